@@ -1,0 +1,88 @@
+"""Engines: who computes the law. `reference` always can; `cpp` on CPUs; `triton` on GPUs.
+
+All give the same bits; the choice is about speed. An explicit request that cannot be met fails.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from snn_lnm import reference
+from snn_lnm.engines import cpp, op
+from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
+from snn_lnm.surrogate import _BY_NAME
+
+Backend = Literal["auto", "reference", "cpp", "triton"]
+Result = tuple[Tensor, Tensor, State]
+Engine = Callable[[Tensor, State, Parameters, Dynamics, bool], Result]
+
+__all__ = ["Backend", "Engine", "choose", "explain"]
+
+_warned: set[str] = set()
+
+
+def _run_reference(
+    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool
+) -> Result:
+    if not torch.compiler.is_compiling() and parameters.coefficients.device.type == "cpu":
+        check_finite("coefficients", parameters.coefficients)
+    if not single_step:
+        return reference.scan(x, state, parameters, dynamics)
+    spikes, h, last = reference.scan(x.unsqueeze(0), state, parameters, dynamics)
+    return spikes.squeeze(0), h.squeeze(0), last
+
+
+def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | None:
+    """Why ``backend`` cannot run this, in a sentence; None if it can."""
+    if backend == "reference":
+        return None
+    if backend == "triton":
+        return "the triton engine is not part of this release."
+    if type(dynamics.surrogate) not in _BY_NAME.values():
+        return (
+            f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
+            f"can differentiate it (compiled: {', '.join(_BY_NAME)})."
+        )
+    if device.type != "cpu":
+        return f"the cpp engine runs on CPU tensors, the input is on {device}."
+    return cpp.obstacle()
+
+
+def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backend) -> Engine:
+    """The engine for this call.
+
+    Raises:
+        ValueError: the name is unknown.
+        RuntimeError: an explicit request that cannot be met.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(get_args(Backend))}.")
+    if backend == "reference":
+        return _run_reference
+    name = "cpp" if backend == "auto" else backend
+    obstacle = _obstacle(name, x.device, dynamics)
+    if obstacle is None:
+        return op.run
+    if backend != "auto":
+        raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle}")
+    if x.device.type == "cpu" and cpp.obstacle() is not None and obstacle not in _warned:
+        _warned.add(obstacle)
+        warnings.warn(f"snn_lnm runs on its reference engine: {obstacle}", RuntimeWarning, stacklevel=4)
+    return _run_reference
+
+
+def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
+    """Which engine ``backend="auto"`` takes for the input ``x``, and why not the faster ones."""
+    dynamics = dynamics or Dynamics()
+    lines, chosen = [], None
+    for name in ("triton", "cpp", "reference"):
+        obstacle = _obstacle(name, x.device, dynamics)
+        if obstacle is None and chosen is None:
+            chosen = name
+        lines.append(f"  {name}: {obstacle or ('chosen' if name == chosen else 'could run')}")
+    return "\n".join([f"auto -> {chosen}", *lines])

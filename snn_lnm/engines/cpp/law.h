@@ -1,0 +1,182 @@
+// The law of reference.py for one vector of neurons, and its derivatives.
+#pragma once
+
+#include "surrogates.h"
+#include "vec.h"
+
+namespace lnm {
+
+constexpr int kMaxDegree = 8;
+
+enum class Reset { hard, soft, none, hard_next, soft_next };
+
+struct Dynamics {
+  bool map, detach_reset, fire_at_threshold, synapse, euler, bounded, line, smooth;
+  Reset reset;
+  int degree, surrogate;
+  double surrogate_parameters[kMaxSurrogateParameters], lo, hi;
+
+  bool hard() const { return reset == Reset::hard || reset == Reset::hard_next; }
+};
+
+// The parameters of one vector of neurons.
+template <class V>
+struct Numbers {
+  V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
+};
+
+// ---- forward ------------------------------------------------------------------------------------
+
+template <class V>
+inline V horner(V v, const Numbers<V>& n, int degree) {
+  V p = n.theta[degree];
+  for (int k = degree - 1; k >= 0; --k) p = p * v + n.theta[k];
+  return p;
+}
+
+template <class V>
+inline V clamp(V v, V lo, V hi) {
+  V raised = select(v < lo, lo, v);
+  return select(raised > hi, hi, raised);
+}
+
+template <class V>
+inline V line_slope(const Numbers<V>& n, const Dynamics& d) {
+  if (d.degree == 0) return V{};
+  return d.map ? clamp(n.theta[1], splat<V>(-1), splat<V>(1))
+               : clamp(n.theta[1], -2 / n.gain, V{});
+}
+
+template <class V>
+inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
+  if (!d.bounded) return horner(v, n, d.degree);
+  V w = clamp(v, splat<V>(d.lo), splat<V>(d.hi));
+  V inside = horner(w, n, d.degree);
+  if (!d.line) return inside;
+  V slope = line_slope(n, d);
+  V outside = (slope * v + n.theta[0]) + (inside - (slope * w + n.theta[0]));
+  return select(w == v, inside, outside);
+}
+
+template <class V>
+inline V charge(V v, V current, const Numbers<V>& n, const Dynamics& d) {
+  V f = polynomial(v, n, d);
+  return d.map ? f + n.gain * current : v + n.gain * (f + current);
+}
+
+template <class V>
+inline V fire(V h, const Numbers<V>& n, const Dynamics& d) {
+  V u = h - n.threshold;
+  if (d.smooth) return surrogate_primitive(d.surrogate, u, d.surrogate_parameters);
+  return d.fire_at_threshold ? select(u >= 0, splat<V>(1), V{}) : select(u > 0, splat<V>(1), V{});
+}
+
+template <class V>
+inline V reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
+  switch (d.reset) {
+    case Reset::hard:
+    case Reset::hard_next:
+      return (1 - s) * h + s * n.v_reset;
+    case Reset::soft:
+    case Reset::soft_next:
+      return h - s * n.threshold;
+    default:
+      return h;
+  }
+}
+
+// The current that reaches the membrane; `state` becomes the synaptic state of the next step.
+template <class V>
+inline V synapse(V x, V& state, const Numbers<V>& n, const Dynamics& d) {
+  if (!d.synapse) return x;
+  if (!d.euler) return state = n.alpha * state + x;
+  V current = state + x;
+  state = current - n.alpha * current;
+  return current;
+}
+
+// ---- backward -----------------------------------------------------------------------------------
+// `d_a` is the gradient of the loss with respect to `a`.
+
+// Gradient sums of the parameters, per lane.
+template <class V>
+struct Sums {
+  V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
+};
+
+// Through `after = reset(h, s)` and `s = fire(h)`: returns d_h. `d_s` is the gradient that spikes
+// receive from elsewhere.
+template <class V>
+inline V reset_backward(V h, V d_s, V d_after, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
+  V s = fire(h, n, d);
+  V d_h = d_after;
+  if (d.hard()) {
+    if (!d.detach_reset) d_s += d_after * (n.v_reset - h);
+    d_h = d_after * (1 - s);
+    sums.v_reset += d_after * s;
+  } else if (d.reset == Reset::soft) {
+    if (!d.detach_reset) d_s -= d_after * n.threshold;
+    sums.threshold -= d_after * s;
+  }
+  V d_u = d_s * surrogate_derivative(d.surrogate, h - n.threshold, d.surrogate_parameters);
+  sums.threshold -= d_u;
+  return d_h + d_u;
+}
+
+// Through `f = polynomial(v)`: adds d_f times the gradients of f to `sums`, returns d_f · f'(v).
+template <class V>
+inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
+  V w = d.bounded ? clamp(v, splat<V>(d.lo), splat<V>(d.hi)) : v;
+  V p = n.theta[d.degree], slope{}, power = d_f;
+  for (int k = d.degree - 1; k >= 0; --k) {
+    slope = slope * w + p;
+    p = p * w + n.theta[k];
+  }
+  for (int k = 0; k <= d.degree; ++k) {
+    sums.theta[k] += power;
+    power *= w;
+  }
+  if (!d.bounded) return d_f * slope;
+  auto inside = w == v;
+  if (!d.line || d.degree == 0) return select(inside, d_f * slope, V{});
+  V lambda = line_slope(n, d);
+  V beyond = select(inside, V{}, d_f * (v - w));
+  sums.theta[1] += select(n.theta[1] == lambda, beyond, V{});
+  if (!d.map) {
+    V lowest = -2 / n.gain;
+    sums.gain += select(n.theta[1] < lowest, beyond * (-lowest / n.gain), V{});
+  }
+  return d_f * select(inside, slope, lambda);
+}
+
+// Through `h = charge(v, current)`: returns d_v and writes d_current.
+template <class V>
+inline V charge_backward(V v, V current, V d_h, const Numbers<V>& n, const Dynamics& d, bool gain,
+                         Sums<V>& sums, V& d_current) {
+  d_current = n.gain * d_h;
+  if (d.map) {
+    if (gain) sums.gain += d_h * current;
+    return polynomial_backward(v, d_h, n, d, sums);
+  }
+  if (gain) sums.gain += d_h * (polynomial(v, n, d) + current);
+  return d_h + polynomial_backward(v, d_current, n, d, sums);
+}
+
+// Through the synapse: `d_state` is the gradient of the state after the step and becomes that of the
+// state before it; returns d_x.
+template <class V>
+inline V synapse_backward(V current, V before, V d_current, V& d_state, const Numbers<V>& n,
+                          const Dynamics& d, Sums<V>& sums) {
+  if (!d.synapse) return d_current;
+  if (d.euler) {
+    sums.alpha -= d_state * current;
+    d_current += d_state - n.alpha * d_state;
+    return d_state = d_current;
+  }
+  d_current += d_state;
+  sums.alpha += d_current * before;
+  d_state = n.alpha * d_current;
+  return d_current;
+}
+
+}  // namespace lnm

@@ -1,0 +1,112 @@
+// One SIMD register of lanes, in the compilers' own vector extension: every operation is the IEEE
+// one of its element type, so the lanes compute exactly what scalar code would.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace lnm {
+
+constexpr int64_t kVectorBytes = 64;
+
+template <class T>
+struct VecOf {
+  typedef T type __attribute__((vector_size(kVectorBytes)));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+
+template <class V>
+using Element = std::remove_cv_t<std::remove_reference_t<decltype(std::declval<V>()[0])>>;
+template <class V>
+constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(Element<V>));
+
+template <class V>
+inline V splat(double value) {
+  return V{} + static_cast<Element<V>>(value);
+}
+
+template <class Mask, class V>
+inline V select(Mask mask, V yes, V no) {
+  return mask ? yes : no;
+}
+
+template <class V, class F>
+inline V lanewise(V u, F f) {
+  for (int64_t i = 0; i < kLanes<V>; ++i) u[i] = f(u[i]);
+  return u;
+}
+
+// The functions that surrogate formulas may use besides arithmetic and comparisons.
+template <class V>
+inline V abs(V u) {
+  return select(u < 0, -u, u);
+}
+template <class V>
+inline V sigmoid(V u) {
+  return lanewise(u, [](auto a) { return 1 / (1 + std::exp(-a)); });
+}
+template <class V>
+inline V atan(V u) {
+  return lanewise(u, [](auto a) { return std::atan(a); });
+}
+
+// Loads and stores of `n` elements, converting between the storage type and the lanes' type.
+// `n` is a compile-time full vector everywhere but in the tail of a tile.
+template <class V, class S>
+inline V load(const S* source, int64_t n) {
+  V out{};
+  if constexpr (std::is_same_v<S, Element<V>>) {
+    std::memcpy(&out, source, static_cast<size_t>(n) * sizeof(S));
+  } else {
+    Element<V> lanes[kLanes<V>] = {};
+    for (int64_t i = 0; i < n; ++i) lanes[i] = static_cast<Element<V>>(source[i]);
+    std::memcpy(&out, lanes, sizeof(V));
+  }
+  return out;
+}
+
+template <class V, class S>
+inline void store(S* target, V value, int64_t n) {
+  if constexpr (std::is_same_v<S, Element<V>>) {
+    std::memcpy(target, &value, static_cast<size_t>(n) * sizeof(S));
+  } else {
+    Element<V> lanes[kLanes<V>];
+    std::memcpy(lanes, &value, sizeof(V));
+    for (int64_t i = 0; i < n; ++i) target[i] = static_cast<S>(lanes[i]);
+  }
+}
+
+// A full-vector store that bypasses the caches: for outputs too large to be read back from them,
+// it saves reading each line before overwriting it. `target` must be aligned to the vector.
+template <class V>
+inline void stream(Element<V>* target, V value) {
+#if defined(__AVX512F__)
+  __m512i bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(target), bits);
+#elif defined(__AVX__)
+  __m256i half[2];
+  std::memcpy(half, &value, sizeof half);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(target), half[0]);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(target) + 1, half[1]);
+#else
+  std::memcpy(target, &value, sizeof value);
+#endif
+}
+
+inline void stream_fence() {
+#if defined(__AVX__)
+  _mm_sfence();
+#endif
+}
+
+}  // namespace lnm

@@ -1,0 +1,133 @@
+"""The neuron as a function: checks, choice of engine, one call."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snn_lnm import engines
+from snn_lnm.parameters import (
+    STATE_DTYPE,
+    Dynamics,
+    Parameters,
+    State,
+    align,
+    as_parameter,
+    check_degree,
+    check_input,
+    check_state,
+)
+
+__all__ = ["Output", "lnm", "run"]
+
+
+class Output(NamedTuple):
+    """What a neuron gives.
+
+    Attributes:
+        spikes: `[T, B, ...]`, 0 or 1, in the input's dtype.
+        membrane: `[T, B, ...]`, h before the reset, in the arithmetic dtype; differentiable.
+        state: what the next call continues from.
+    """
+
+    spikes: Tensor
+    membrane: Tensor
+    state: State
+
+
+def lnm(
+    x: Tensor,
+    coefficients: Tensor,
+    *,
+    threshold: Tensor | float = 1.0,
+    v_reset: Tensor | float = 0.0,
+    gain: Tensor | float = 1.0,
+    alpha: Tensor | float | None = None,
+    state: State | None = None,
+    backend: engines.Backend = "auto",
+    **options: Any,
+) -> Output:
+    """Run the learnable neuron over a whole sequence, differentiably.
+
+    ``h = v + g·(f(v) + c)`` ("drift") or ``h = f(v) + g·c`` ("map"), ``s = H(h - threshold)``, then
+    the reset; ``f(v) = Σ θ_k v^k``. :mod:`snn_lnm.reference` holds all equations.
+
+    Args:
+        x: input current, `[T, B, ...]`, float64, float32, bfloat16 or float16.
+        coefficients: θ, `[D+1]` for the layer, `[C, D+1]` per channel (dim 1 of `[B, C, ...]`) or
+            `[*neuron_shape, D+1]` per neuron; degree D in 0..8.
+        threshold, v_reset, gain, alpha: numbers or tensors in the same three layouts. ``alpha`` is the
+            synapse's decay; None means no synapse.
+        state: where to start, :class:`State` of `[B, ...]` tensors; None means zeros.
+        backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``; the choice never changes a bit
+            of spikes and membranes.
+        **options: the fields of :class:`snn_lnm.parameters.Dynamics`: ``charge``, ``reset``,
+            ``detach_reset``, ``fire_at_threshold``, ``synapse``, ``surrogate``, ``domain`` (None here:
+            the bare polynomial), ``extension``, ``smooth``.
+
+    Returns:
+        :class:`Output`.
+
+    Raises:
+        TypeError: a wrong dtype or type.
+        ValueError: a wrong shape, device, degree, name, or non-finite coefficients.
+        RuntimeError: the engine asked for cannot run here.
+
+    Source: LNM, arXiv 2510.07341 (drift form, hard reset); QIF, arXiv 2510.05168 (degree 2). Domain,
+    map form, delayed resets and synapse are ours or the hosts'.
+    """
+    check_input(x)
+    if x.dim() < 1:
+        raise ValueError("the input must be [T, B, ...], got a tensor without dimensions.")
+    parameters = Parameters(
+        as_parameter("coefficients", coefficients, x),
+        as_parameter("threshold", threshold, x),
+        as_parameter("v_reset", v_reset, x),
+        as_parameter("gain", gain, x),
+        None if alpha is None else as_parameter("alpha", alpha, x),
+    )
+    return run(x, state, parameters, Dynamics(**options), backend=backend)
+
+
+def run(
+    x: Tensor,
+    state: State | None,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    *,
+    backend: engines.Backend = "auto",
+    single_step: bool = False,
+) -> Output:
+    """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
+
+    With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs.
+    """
+    check_input(x)
+    step = x.shape if single_step else x.shape[1:]
+    if parameters.coefficients.dim() < 1:
+        raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
+    check_degree(parameters.degree)
+    parameters = Parameters(
+        *(
+            None if value is None else align(name, as_parameter(name, value, x), step, name == "coefficients")
+            for name, value in zip(Parameters._fields, parameters, strict=True)
+        )
+    )
+    if state is not None:
+        v = check_state("v", state.v, step, x)
+        current = check_state("current", state.current, step, x)
+        if current is not None and parameters.alpha is None:
+            raise ValueError("state.current was given but the neuron has no synapse (alpha is None).")
+    else:
+        v = current = None
+    if v is None:
+        v = torch.zeros(step, dtype=STATE_DTYPE[x.dtype], device=x.device)
+    if parameters.alpha is None:
+        current = None
+    elif current is None:
+        current = torch.zeros_like(v)
+    start = State(v, current)
+    engine = engines.choose(x, parameters, dynamics, backend)
+    return Output(*engine(x, start, parameters, dynamics, single_step))

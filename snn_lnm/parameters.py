@@ -1,0 +1,242 @@
+"""What a neuron is made of: its options (`Dynamics`), its numbers (`Parameters`), and their checks.
+
+Everything here runs before any arithmetic, so that a wrong argument never leaves a trace.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Optional, cast, get_args
+
+import torch
+from torch import Tensor
+
+from snn_lnm import surrogate as surrogates
+
+Charge = Literal["drift", "map"]
+Reset = Literal["hard", "soft", "none", "soft_next", "hard_next"]
+Synapse = Literal["decay", "euler"]
+Extension = Literal["line", "constant"]
+
+MAX_DEGREE = 8
+STATE_DTYPE = {
+    torch.float64: torch.float64,
+    torch.float32: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+}
+"""Input dtype -> dtype of the membrane and of all arithmetic."""
+
+
+class State(NamedTuple):
+    """What a neuron carries from one step to the next.
+
+    Attributes:
+        v: membrane, `[B, ...]`; after the reset, or before it for the resets ``"soft_next"`` and
+            ``"hard_next"``, which happen at the start of the next step.
+        current: synaptic state, `[B, ...]`; None without a synapse.
+    """
+
+    v: Tensor
+    current: Optional[Tensor] = None  # noqa: UP045 - evaluated at run time on Python 3.10
+
+
+class Parameters(NamedTuple):
+    """The numbers of the law, each broadcastable (from the right) to one step `[B, ...]` of the input.
+
+    ``coefficients`` has one more dimension at the end, of size degree + 1. ``alpha`` is the synapse's
+    α (``"decay"``) or b (``"euler"``), None without a synapse.
+    """
+
+    coefficients: Tensor
+    threshold: Tensor
+    v_reset: Tensor
+    gain: Tensor
+    alpha: Tensor | None = None
+
+    @property
+    def degree(self) -> int:
+        return self.coefficients.shape[-1] - 1
+
+
+def _choice(name: str, value: object, kind: object) -> None:
+    if value not in get_args(kind):
+        raise ValueError(
+            f"unknown {name} {value!r}: expected one of {', '.join(map(repr, get_args(kind)))}."
+        )
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """The options of the law that are not numbers; `docs/law.md` gives the equations.
+
+    Args:
+        charge: ``"drift"``: ``h = v + g·(f(v) + c)``; ``"map"``: ``h = f(v) + g·c``.
+        reset: ``"hard"`` (to ``v_reset``), ``"soft"`` (minus the threshold), ``"none"``; or, at the
+            start of the next step, ``"hard_next"`` (before the polynomial) and ``"soft_next"``
+            (after it: snnTorch's delayed "subtract").
+        detach_reset: the reset is a constant for the gradient.
+        fire_at_threshold: a spike needs ``h >= threshold`` instead of ``h > threshold``.
+        synapse: ``"decay"``: ``c = α·c + x`` (snnTorch, the state is c); ``"euler"``: ``c = i + x``,
+            then ``i = c - b·c`` (Norse, the state is i). Used only when ``alpha`` is given.
+        surrogate: see :mod:`snn_lnm.surrogate`.
+        domain: ``(lo, hi)`` on which f is the polynomial; None means everywhere.
+        extension: f outside the domain: ``"line"`` or ``"constant"``.
+        smooth: the spike is the surrogate's primitive: not a spiking neuron, but one whose
+            gradient is true, for checking gradients.
+    """
+
+    charge: Charge = "drift"
+    reset: Reset = "hard"
+    detach_reset: bool = True
+    fire_at_threshold: bool = False
+    synapse: Synapse = "decay"
+    surrogate: surrogates.Spike = surrogates.ATan()  # noqa: RUF009 - frozen
+    domain: tuple[float, float] | None = None
+    extension: Extension = "line"
+    smooth: bool = False
+
+    def __post_init__(self) -> None:
+        _choice("charge", self.charge, Charge)
+        _choice("reset", self.reset, Reset)
+        _choice("synapse", self.synapse, Synapse)
+        _choice("extension", self.extension, Extension)
+        if isinstance(self.surrogate, str) or not callable(self.surrogate):
+            object.__setattr__(self, "surrogate", surrogates.get(self.surrogate))
+        if self.domain is not None:
+            try:
+                lo, hi = (float(edge) for edge in self.domain)
+            except (TypeError, ValueError):
+                raise TypeError(f"domain must be (lo, hi) or None, got {self.domain!r}.") from None
+            if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
+                raise ValueError(f"domain must be finite with lo < hi, got ({lo}, {hi}).")
+            object.__setattr__(self, "domain", (lo, hi))
+        if not isinstance(self.surrogate, surrogates.Surrogate):
+            if self.smooth:
+                raise ValueError(
+                    "smooth=True needs a surrogate with a known primitive "
+                    f"({', '.join(surrogates.available())}), got the callable {self.surrogate!r}."
+                )
+            if self.fire_at_threshold:
+                raise ValueError(
+                    "fire_at_threshold=True cannot be combined with a callable surrogate: the callable "
+                    "itself decides what u = 0 gives. Write `>=` into it, or use a built-in surrogate."
+                )
+
+    @property
+    def state_is_membrane(self) -> bool:
+        """The carried state is the membrane before reset."""
+        return self.reset in ("none", "soft_next", "hard_next")
+
+
+def check_degree(degree: int) -> int:
+    """``degree`` itself, if it is an integer in 0..8."""
+    if isinstance(degree, bool) or not isinstance(degree, int):
+        raise TypeError(f"degree must be an int, got {degree!r}.")
+    if not 0 <= degree <= MAX_DEGREE:
+        raise ValueError(f"degree must be between 0 and {MAX_DEGREE}, got {degree}.")
+    return degree
+
+
+def check_finite(name: str, value: Tensor) -> Tensor:
+    """``value`` itself, if it holds neither NaN nor Inf."""
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"{name} must be finite, got {value.detach().flatten()[:8].tolist()}.")
+    return value
+
+
+def default_domain(degree: int, threshold: Tensor | float) -> tuple[float, float] | None:
+    """None for degree ≤ 1; ±1.5 times the largest threshold above (our choice, not the papers')."""
+    if degree <= 1:
+        return None
+    edge = 1.5 * float(torch.as_tensor(threshold).detach().abs().max())
+    if not (math.isfinite(edge) and edge > 0):
+        raise ValueError(
+            f"no default domain for threshold {threshold!r}: pass domain=(lo, hi), or None to switch it off."
+        )
+    return (-edge, edge)
+
+
+def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tensor:
+    """View ``value`` so that it broadcasts from the right to one step of the input.
+
+    Layouts: `[]` for the layer; `[C]` per channel, which is dim 1 of the step `[B, C, ...]`;
+    otherwise per neuron, any shape that broadcasts to `[C, ...]` or `[B, C, ...]`.
+
+    Args:
+        step: shape of one time step, `[B, C, ...]`.
+        trailing: dimensions of ``value`` at the end that are not a layout (1 for coefficients).
+
+    Raises:
+        ValueError: the layout fits none of the three.
+    """
+    layout = value.shape[: value.dim() - trailing]
+    if value.numel() == math.prod(value.shape[value.dim() - trailing :]):
+        return value.reshape(value.shape[value.dim() - trailing :])
+    if len(layout) == 1 and len(step) > 2:
+        layout = torch.Size([*layout, *[1] * (len(step) - 2)])
+    fits = len(layout) <= len(step) and all(
+        size in (1, full) for size, full in zip(reversed(layout), reversed(step), strict=False)
+    )
+    if not fits:
+        suffix = [*value.shape[value.dim() - trailing :]]
+        channels = step[1] if len(step) > 1 else step[0] if step else 1
+        raise ValueError(
+            f"{name} has shape {[*value.shape]}, which does not fit an input step of shape {[*step]}: "
+            f"expected {suffix} (one for the layer), {[channels, *suffix]} (per channel) or "
+            f"{[*step[1:], *suffix]} (per neuron)."
+        )
+    return value.reshape(*layout, *value.shape[value.dim() - trailing :])
+
+
+def as_parameter(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    """``value`` as a tensor of the arithmetic dtype on the input's device.
+
+    Numbers are converted. Tensors must already have the arithmetic dtype of the input ``like``
+    (float32 for half inputs, where half parameters are widened) and its device.
+    """
+    dtype = STATE_DTYPE[like.dtype]
+    if not isinstance(value, Tensor):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
+        if math.isnan(value):
+            raise ValueError(f"{name} must not be NaN.")
+        return torch.tensor(value, dtype=dtype, device=like.device)
+    if value.device != like.device:
+        raise ValueError(
+            f"{name} is on {value.device} and the input on {like.device}: "
+            "move one of them (module.to(x.device), or x.to(...))."
+        )
+    if value.dtype == dtype:
+        return value
+    if value.dtype in (torch.bfloat16, torch.float16) and dtype == torch.float32:
+        return value.to(dtype)
+    raise TypeError(
+        f"{name} is {value.dtype} and the input {like.dtype}, whose arithmetic is {dtype}: "
+        f"convert one of them (module.to({dtype}), or x.to(...))."
+    )
+
+
+def check_input(x: object) -> Tensor:
+    """``x`` itself, if it is a floating-point tensor of a supported dtype."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
+    if x.dtype not in STATE_DTYPE:
+        supported = ", ".join(str(dtype) for dtype in STATE_DTYPE)
+        raise TypeError(f"the input is {x.dtype}: expected one of {supported} (x.float() converts).")
+    return x
+
+
+def check_state(name: str, value: Tensor | None, step: torch.Size, like: Tensor) -> Tensor | None:
+    """``value`` in the arithmetic dtype, if it has the shape of one step of the input ``like``."""
+    if value is None:
+        return None
+    if not isinstance(cast(object, value), Tensor):
+        raise TypeError(f"state.{name} must be a tensor or None, got {type(value).__name__}.")
+    if value.shape != step:
+        raise ValueError(
+            f"state.{name} has shape {[*value.shape]} and one step of the input {[*step]}: "
+            "start a new sequence with state=None."
+        )
+    return as_parameter(f"state.{name}", value, like)

@@ -1,0 +1,154 @@
+"""The law: every equation of the neuron, once, in eager PyTorch.
+
+This file is the definition. The engines must give its bits; autograd through it defines the
+gradients. One step `t`, elementwise over neurons, `θ` the coefficients, `ϑ` the threshold::
+
+    synapse   c[t] = α·c[t-1] + x[t]                 or, without one, c[t] = x[t]
+    charge    h[t] = v[t-1] + g·(f(v[t-1]) + c[t])   "drift"
+              h[t] = f(v[t-1]) + g·c[t]              "map"
+    fire      s[t] = H(h[t] - ϑ)
+    reset     v[t] = (1 - s[t])·h[t] + s[t]·v_r      "hard"
+              v[t] = h[t] - s[t]·ϑ                   "soft"
+              v[t] = h[t]                            "none"
+
+The resets "hard_next" and "soft_next" keep v[t] = h[t] and act at the start of step t+1.
+
+Sources: LNM, arXiv 2510.07341 (the drift form with a hard reset, Horner's scheme); QIF,
+arXiv 2510.05168; the "map" form and the delayed resets are those of snnTorch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
+from snn_lnm.surrogate import Surrogate
+
+__all__ = ["charge", "fire", "polynomial", "reset", "scan", "step"]
+
+
+def horner(v: Tensor, coefficients: Tensor) -> Tensor:
+    """``θ_0 + θ_1·v + ... + θ_D·v^D``, rounded as ``(..(θ_D·v + θ_{D-1})·v + ..)·v + θ_0``."""
+    *lower, p = coefficients.unbind(-1)
+    p = p.expand_as(v) if not lower else p
+    for coefficient in reversed(lower):
+        p = p * v + coefficient
+    return p
+
+
+def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    """``f(v)``: Horner's polynomial on the domain, a straight line (or a constant) outside.
+
+    With ``w = clamp(v, lo, hi)`` and ``line(u) = λ·u + θ_0``::
+
+        f(v) = horner(v)                               lo ≤ v ≤ hi
+        f(v) = line(v) + (horner(w) - line(w))         elsewhere, extension "line"
+        f(v) = horner(w)                               elsewhere, extension "constant"
+
+    λ is θ_1 clamped so that the line never expands: to [-1, 1] for a map, to [-2/g, 0] for a drift.
+    Where the higher coefficients are zero the bracket is exactly 0, so the line is the linear neuron
+    to the bit.
+    """
+    coefficients = parameters.coefficients
+    if dynamics.domain is None:
+        return horner(v, coefficients)
+    w = v.clamp(*dynamics.domain)
+    inside = horner(w, coefficients)
+    if dynamics.extension == "constant":
+        return inside
+
+    def line(u: Tensor) -> Tensor:
+        return slope * u + coefficients[..., 0]
+
+    slope = _line_slope(parameters, dynamics)
+    return torch.where(w == v, inside, line(v) + (inside - line(w)))
+
+
+def _line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    if parameters.degree == 0:
+        return torch.zeros_like(parameters.coefficients[..., 0])
+    slope = parameters.coefficients[..., 1]
+    if dynamics.charge == "map":
+        return slope.clamp(-1, 1)
+    lowest = -2 / parameters.gain
+    return torch.clamp(slope, lowest, torch.zeros_like(lowest))
+
+
+def charge(v: Tensor, current: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    """The membrane before reset, from the previous membrane and the current that reaches it."""
+    f = polynomial(v, parameters, dynamics)
+    if dynamics.charge == "map":
+        return f + parameters.gain * current
+    return v + parameters.gain * (f + current)
+
+
+def fire(h: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    """Spikes, 0 or 1, with the surrogate's gradient (smooth mode: the surrogate's primitive)."""
+    u = h - parameters.threshold
+    surrogate = dynamics.surrogate
+    if not isinstance(surrogate, Surrogate):
+        return surrogate(u).to(u.dtype)
+    return surrogate.smooth(u) if dynamics.smooth else surrogate(u, dynamics.fire_at_threshold)
+
+
+def reset(h: Tensor, spikes: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    """The membrane after the reset that ``spikes`` causes."""
+    s = spikes.detach() if dynamics.detach_reset else spikes
+    if dynamics.reset.startswith("hard"):
+        return (1 - s) * h + s * parameters.v_reset
+    if dynamics.reset.startswith("soft"):
+        return h - s * parameters.threshold
+    return h
+
+
+def synapse(
+    x: Tensor, state: Tensor | None, parameters: Parameters, dynamics: Dynamics
+) -> tuple[Tensor, Tensor | None]:
+    """The current that reaches the membrane, and the synaptic state for the next step."""
+    alpha = parameters.alpha
+    if alpha is None or state is None:
+        return x, None
+    if dynamics.synapse == "decay":
+        current = alpha * state + x
+        return current, current
+    current = state + x
+    return current, current - alpha * current
+
+
+def step(
+    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics
+) -> tuple[Tensor, Tensor, State]:
+    """One time step: ``(spikes, h, next state)``, all of the shape of ``x``."""
+    current, synaptic = synapse(x, state.current, parameters, dynamics)
+    v = state.v
+    if dynamics.reset == "hard_next":
+        v = reset(v, fire(v, parameters, dynamics), parameters, dynamics)
+        h = charge(v, current, parameters, dynamics)
+    elif dynamics.reset == "soft_next":
+        h = charge(v, current, parameters, dynamics)
+        h = reset(h, fire(v, parameters, dynamics), parameters, dynamics)
+    else:
+        h = charge(v, current, parameters, dynamics)
+    spikes = fire(h, parameters, dynamics)
+    v = h if dynamics.state_is_membrane else reset(h, spikes, parameters, dynamics)
+    return spikes, h, State(v, synaptic)
+
+
+def scan(
+    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics
+) -> tuple[Tensor, Tensor, State]:
+    """All time steps of ``x``, `[T, B, ...]`: ``(spikes, h, last state)``.
+
+    Half-precision inputs are computed in float32; spikes come back in the input's dtype, membranes
+    and states in the arithmetic dtype.
+    """
+    arithmetic = STATE_DTYPE[x.dtype]
+    spikes, h = [], []
+    for x_t in x.to(arithmetic).unbind(0):
+        s_t, h_t, state = step(x_t, state, parameters, dynamics)
+        spikes.append(s_t)
+        h.append(h_t)
+    if not spikes:
+        return torch.empty_like(x), torch.empty_like(x, dtype=arithmetic), state
+    return torch.stack(spikes).to(x.dtype), torch.stack(h), state

@@ -1,0 +1,234 @@
+"""Surrogate gradients: what the backward pass sees where the forward pass sees a step.
+
+A spike is ``s = H(u)`` with ``u = h - threshold``; its derivative is zero almost everywhere, so
+training replaces it by the derivative of a smooth *primitive* ``S(u)``. Each surrogate below states
+both, once, in operations that PyTorch tensors, Triton tensors and the C++ generator share
+(arithmetic, comparisons, ``.abs()``, ``.sigmoid()``, ``.to()``): no engine holds a copy of a formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from typing import Any, ClassVar, Union
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "ATan",
+    "FastSigmoid",
+    "Rectangle",
+    "Sigmoid",
+    "Spike",
+    "SuperSpike",
+    "Surrogate",
+    "Triangle",
+    "available",
+    "get",
+]
+
+Spike = Union["Surrogate", Callable[[Tensor], Tensor]]
+"""A spike function of ``u = h - threshold``: a :class:`Surrogate`, or any callable that autograd
+can differentiate (it then decides by itself what a spike is, and runs on the reference engine)."""
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A step function with the derivative of a smooth primitive as its gradient.
+
+    Calling it gives ``H(u)``: 1 where ``u > 0`` (``u >= 0`` with ``at_zero=True``), in ``u``'s dtype.
+    Subclasses are frozen dataclasses whose fields are the formula's numbers, in order.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for value in astuple(self):
+            if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+                raise ValueError(
+                    f"surrogate {self!r}: every parameter must be a positive finite number, got {value!r}."
+                )
+
+    @property
+    def parameters(self) -> list[float]:
+        """The numbers that follow ``u`` in :meth:`derivative` and :meth:`primitive`."""
+        return [float(value) for value in astuple(self)]
+
+    @staticmethod
+    def derivative(u: Any, *parameters: Any) -> Any:
+        """``S'(u)``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def primitive(u: Any, *parameters: Any) -> Any:
+        """``S(u)``, the smooth stand-in for the step (up to a constant)."""
+        raise NotImplementedError
+
+    def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
+        return _Step.apply(u, self, at_zero)  # type: ignore[no-any-return]
+
+    def smooth(self, u: Tensor) -> Tensor:
+        """``S(u)``: the spike of smooth mode, whose gradient is a true one."""
+        return self.primitive(u, *self.parameters)  # type: ignore[no-any-return]
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, surrogate: Surrogate, at_zero: bool) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.surrogate = surrogate
+        return ((u >= 0) if at_zero else (u > 0)).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (u,) = ctx.saved_tensors
+        surrogate = ctx.surrogate
+        return grad_outputs[0] * surrogate.derivative(u, *surrogate.parameters), None, None
+
+
+@dataclass(frozen=True)
+class ATan(Surrogate):
+    r"""``S'(u) = (α/2) / (1 + (π/2·α·u)²)``, ``S(u) = atan(π/2·α·u)/π + 1/2``.
+
+    Source: Fang et al., ICCV 2021; the default of snnTorch (α = 2) and of this package.
+    """
+
+    alpha: float = 2.0
+    name: ClassVar[str] = "atan"
+
+    @staticmethod
+    def derivative(u: Any, alpha: Any) -> Any:
+        z = (1.5707963267948966 * alpha) * u
+        return (alpha / 2) / (1 + z * z)
+
+    @staticmethod
+    def primitive(u: Any, alpha: Any) -> Any:
+        return ((1.5707963267948966 * alpha) * u).atan() / 3.141592653589793 + 0.5
+
+
+@dataclass(frozen=True)
+class FastSigmoid(Surrogate):
+    """``S'(u) = 1 / (1 + k|u|)²``, ``S(u) = u / (1 + k|u|) + 1/2``.
+
+    Source: Zenke & Ganguli, Neural Computation 2018; snnTorch's ``fast_sigmoid(slope=25)``.
+    """
+
+    slope: float = 25.0
+    name: ClassVar[str] = "fast_sigmoid"
+
+    @staticmethod
+    def derivative(u: Any, slope: Any) -> Any:
+        z = slope * u.abs() + 1
+        return 1 / (z * z)
+
+    @staticmethod
+    def primitive(u: Any, slope: Any) -> Any:
+        return u / (slope * u.abs() + 1) + 0.5
+
+
+@dataclass(frozen=True)
+class SuperSpike(FastSigmoid):
+    """:class:`FastSigmoid` with SuperSpike's steepness: ``S'(u) = 1 / (1 + 100|u|)²``.
+
+    Source: Zenke & Ganguli, Neural Computation 2018. (Norse 1.1.0 ignores its ``alpha``: its
+    gradient is ``SuperSpike(1.0)``.)
+    """
+
+    slope: float = 100.0
+    name: ClassVar[str] = "superspike"
+
+
+@dataclass(frozen=True)
+class Sigmoid(Surrogate):
+    """``S(u) = σ(k·u)``, ``S'(u) = k·σ(k·u)·(1 - σ(k·u))``; snnTorch's ``sigmoid(slope=25)``."""
+
+    slope: float = 25.0
+    name: ClassVar[str] = "sigmoid"
+
+    @staticmethod
+    def derivative(u: Any, slope: Any) -> Any:
+        p = (slope * u).sigmoid()
+        return slope * p * (1 - p)
+
+    @staticmethod
+    def primitive(u: Any, slope: Any) -> Any:
+        return (slope * u).sigmoid()
+
+
+@dataclass(frozen=True)
+class Triangle(Surrogate):
+    """``S'(u) = max(0, 1 - |u|/w) / w``: a triangle of half-width ``w`` and area 1.
+
+    Source: Esser et al., PNAS 2016 (there with a free height).
+    """
+
+    width: float = 1.0
+    name: ClassVar[str] = "triangle"
+
+    @staticmethod
+    def derivative(u: Any, width: Any) -> Any:
+        z = u.abs() / width
+        return (1 - z) * (z < 1).to(u.dtype) / width
+
+    @staticmethod
+    def primitive(u: Any, width: Any) -> Any:
+        # Inside: 1/2 + z - z|z|/2; outside z is held at ±1, written without a clamp.
+        z = u / width
+        inside = (z.abs() < 1).to(u.dtype)
+        held = z * inside + (z >= 1).to(u.dtype) - (z <= -1).to(u.dtype)
+        return held - held * held.abs() / 2 + 0.5
+
+
+@dataclass(frozen=True)
+class Rectangle(Surrogate):
+    """``S'(u) = 1/w`` where ``|u| < w/2``, else 0: a window of width ``w`` and area 1.
+
+    Source: Wu et al., Frontiers in Neuroscience 2018 (STBP).
+    """
+
+    width: float = 1.0
+    name: ClassVar[str] = "rectangle"
+
+    @staticmethod
+    def derivative(u: Any, width: Any) -> Any:
+        return (u.abs() < width / 2).to(u.dtype) / width
+
+    @staticmethod
+    def primitive(u: Any, width: Any) -> Any:
+        z = u / width
+        inside = (z.abs() < 0.5).to(u.dtype)
+        return z * inside + 0.5 * (z >= 0.5).to(u.dtype) - 0.5 * (z <= -0.5).to(u.dtype) + 0.5
+
+
+_BY_NAME: dict[str, type[Surrogate]] = {
+    kind.name: kind for kind in (ATan, FastSigmoid, Sigmoid, Triangle, Rectangle, SuperSpike)
+}
+
+
+def available() -> list[str]:
+    """Names that :func:`get` accepts."""
+    return list(_BY_NAME)
+
+
+def get(surrogate: str | Spike) -> Spike:
+    """The spike function called ``surrogate``; an instance or a callable is returned as it is.
+
+    Raises:
+        ValueError: the name is unknown.
+        TypeError: neither a name, nor a surrogate, nor a callable.
+    """
+    if isinstance(surrogate, str):
+        if surrogate not in _BY_NAME:
+            raise ValueError(
+                f"unknown surrogate {surrogate!r}: expected one of {', '.join(_BY_NAME)}, "
+                "a snn_lnm.surrogate instance, or a differentiable callable u -> spikes."
+            )
+        return _BY_NAME[surrogate]()
+    if isinstance(surrogate, type) or not callable(surrogate):
+        raise TypeError(
+            f"surrogate must be a name, an instance (for example snn_lnm.surrogate.ATan(2.0)) or a "
+            f"callable u -> spikes, got {surrogate!r}."
+        )
+    return surrogate
