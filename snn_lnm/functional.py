@@ -99,10 +99,12 @@ def run(
     *,
     backend: engines.Backend = "auto",
     single_step: bool = False,
+    membrane: bool = True,
 ) -> Output:
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
-    With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs.
+    With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
+    ``membrane``, an engine that need not keep it for the backward pass may leave it empty, `[0]`.
     """
     check_input(x)
     step = x.shape if single_step else x.shape[1:]
@@ -130,4 +132,4 @@ def run(
         current = torch.zeros_like(v)
     start = State(v, current)
     engine = engines.choose(x, parameters, dynamics, backend)
-    return Output(*engine(x, start, parameters, dynamics, single_step))
+    return Output(*engine(x, start, parameters, dynamics, single_step, membrane))

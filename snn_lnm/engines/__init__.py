@@ -19,7 +19,7 @@ from snn_lnm.surrogate import _BY_NAME
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
 Result = tuple[Tensor, Tensor, State]
-Engine = Callable[[Tensor, State, Parameters, Dynamics, bool], Result]
+Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
 __all__ = ["Backend", "Engine", "choose", "explain"]
 
@@ -27,7 +27,7 @@ _warned: set[str] = set()
 
 
 def _run_reference(
-    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool
+    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
     if not torch.compiler.is_compiling() and parameters.coefficients.device.type == "cpu":
         check_finite("coefficients", parameters.coefficients)

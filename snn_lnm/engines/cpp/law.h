@@ -17,6 +17,8 @@ struct Dynamics {
   double surrogate_parameters[kMaxSurrogateParameters], lo, hi;
 
   bool hard() const { return reset == Reset::hard || reset == Reset::hard_next; }
+  // The carried state is the membrane before reset; the reset happens at the start of the next step.
+  bool state_is_membrane() const { return reset != Reset::hard && reset != Reset::soft; }
 };
 
 // The parameters of one vector of neurons.
@@ -73,16 +75,14 @@ inline V fire(V h, const Numbers<V>& n, const Dynamics& d) {
 
 template <class V>
 inline V reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
-  switch (d.reset) {
-    case Reset::hard:
-    case Reset::hard_next:
-      return (1 - s) * h + s * n.v_reset;
-    case Reset::soft:
-    case Reset::soft_next:
-      return h - s * n.threshold;
-    default:
-      return h;
-  }
+  if (d.reset == Reset::none) return h;
+  return d.hard() ? (1 - s) * h + s * n.v_reset : h - s * n.threshold;
+}
+
+// What enters the polynomial, from the membrane h of the previous step and its spike.
+template <class V>
+inline V after_reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
+  return d.reset == Reset::soft_next ? h : reset(h, s, n, d);
 }
 
 // The current that reaches the membrane; `state` becomes the synaptic state of the next step.
@@ -104,19 +104,21 @@ struct Sums {
   V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
 };
 
-// Through `after = reset(h, s)` and `s = fire(h)`: returns d_h. `d_s` is the gradient that spikes
-// receive from elsewhere.
+// Through `s = fire(h)` and `after = reset(h, s)`: returns d_h. `d_s` is the gradient that the spike
+// receives from elsewhere, `d_next` that of the next step's h, from which "soft_next" subtracts.
 template <class V>
-inline V reset_backward(V h, V d_s, V d_after, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
+inline V reset_backward(V h, V d_s, V d_after, V d_next, const Numbers<V>& n, const Dynamics& d,
+                        Sums<V>& sums) {
   V s = fire(h, n, d);
   V d_h = d_after;
   if (d.hard()) {
     if (!d.detach_reset) d_s += d_after * (n.v_reset - h);
     d_h = d_after * (1 - s);
     sums.v_reset += d_after * s;
-  } else if (d.reset == Reset::soft) {
-    if (!d.detach_reset) d_s -= d_after * n.threshold;
-    sums.threshold -= d_after * s;
+  } else if (d.reset != Reset::none) {
+    V d_subtracted = d.reset == Reset::soft ? d_after : d_next;
+    if (!d.detach_reset) d_s -= d_subtracted * n.threshold;
+    sums.threshold -= d_subtracted * s;
   }
   V d_u = d_s * surrogate_derivative(d.surrogate, h - n.threshold, d.surrogate_parameters);
   sums.threshold -= d_u;

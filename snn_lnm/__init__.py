@@ -1,0 +1,7 @@
+"""snn_lnm: the Learnable Neuron Model as a native neuron of spiking-network frameworks."""
+
+from snn_lnm import functional, surrogate
+from snn_lnm.engines import explain as explain_backend
+from snn_lnm.functional import Output
+
+__all__ = ["Output", "explain_backend", "functional", "surrogate"]

@@ -1,0 +1,198 @@
+// The CPU kernels as PyTorch operators, snn_lnm_cpp::forward and snn_lnm_cpp::backward. Arguments are
+// those of snn_lnm::forward and snn_lnm::backward (op.py), already checked there.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <optional>
+#include <string_view>
+#include <tuple>
+
+#include "kernels.h"
+
+namespace lnm {
+namespace {
+
+using at::Tensor;
+using Maybe = std::optional<Tensor>;
+
+struct Law {
+  Tensor coefficients, threshold, v_reset, gain;
+  Maybe alpha;
+  Dynamics dynamics;
+  Plan plan;
+
+  Law(const Tensor& x, const Tensor& coefficients, const Tensor& threshold, const Tensor& v_reset,
+      const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, std::string_view charge,
+      std::string_view reset, std::string_view synapse, int64_t surrogate, at::ArrayRef<double> surrogate_parameters,
+      at::ArrayRef<double> domain, std::string_view extension, bool detach_reset, bool fire_at_threshold, bool smooth)
+      : coefficients(coefficients.contiguous()),
+        threshold(threshold.contiguous()),
+        v_reset(v_reset.contiguous()),
+        gain(gain.contiguous()),
+        alpha(alpha ? Maybe(alpha->contiguous()) : alpha),
+        dynamics{},
+        plan(single_step ? 1 : x.size(0), x.numel() / std::max<int64_t>(1, single_step ? 1 : x.size(0)), inner, groups()) {
+    dynamics.map = charge == "map";
+    dynamics.reset = reset == "hard"        ? Reset::hard
+                     : reset == "soft"      ? Reset::soft
+                     : reset == "none"      ? Reset::none
+                     : reset == "hard_next" ? Reset::hard_next
+                                            : Reset::soft_next;
+    dynamics.synapse = alpha.has_value();
+    dynamics.euler = synapse == "euler";
+    dynamics.surrogate = static_cast<int>(surrogate);
+    std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
+    dynamics.bounded = !domain.empty();
+    if (dynamics.bounded) dynamics.lo = domain[0], dynamics.hi = domain[1];
+    dynamics.line = extension == "line";
+    dynamics.detach_reset = detach_reset;
+    dynamics.fire_at_threshold = fire_at_threshold;
+    dynamics.smooth = smooth;
+    dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
+    check_finite();
+  }
+
+  int64_t groups() const {
+    int64_t widest = std::max({coefficients.numel() / coefficients.size(-1), threshold.numel(), v_reset.numel(), gain.numel()});
+    return alpha ? std::max(widest, alpha->numel()) : widest;
+  }
+
+  void check_finite() const {
+    bool finite = true;
+    auto scan = [&](const auto* values) {
+      for (int64_t i = 0; i < coefficients.numel(); ++i) finite &= std::isfinite(values[i]);
+    };
+    coefficients.scalar_type() == at::kDouble ? scan(coefficients.const_data_ptr<double>())
+                                              : scan(coefficients.const_data_ptr<float>());
+    TORCH_CHECK_VALUE(finite, "coefficients must be finite, got NaN or Inf.");
+  }
+
+  template <class T>
+  ParameterPointers<T> pointers() const {
+    return {coefficients.const_data_ptr<T>(), threshold.const_data_ptr<T>(), v_reset.const_data_ptr<T>(),
+            gain.const_data_ptr<T>(), alpha ? alpha->const_data_ptr<T>() : nullptr,
+            coefficients.numel() > coefficients.size(-1), threshold.numel() > 1, v_reset.numel() > 1,
+            gain.numel() > 1, alpha && alpha->numel() > 1};
+  }
+};
+
+template <class F>
+void dispatch(at::ScalarType type, F f) {
+  switch (type) {
+    case at::kFloat: return f(float{}, float{});
+    case at::kDouble: return f(double{}, double{});
+    case at::kBFloat16: return f(c10::BFloat16{}, float{});
+    case at::kHalf: return f(c10::Half{}, float{});
+    default: TORCH_CHECK_TYPE(false, "snn_lnm: unsupported input dtype ", type);
+  }
+}
+
+at::ScalarType arithmetic(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+template <class T>
+T* pointer(const Tensor& t) {
+  return t.numel() ? t.mutable_data_ptr<T>() : nullptr;
+}
+template <class T>
+const T* pointer(const Maybe& t) {
+  return t ? t->const_data_ptr<T>() : nullptr;
+}
+Maybe contiguous(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
+    const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
+    const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step,
+    std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
+    at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
+    bool detach_reset, bool fire_at_threshold, bool smooth, bool membrane) {
+  const Tensor x = x_any.contiguous(), v_start = v.contiguous();
+  const Maybe c_start = contiguous(current);
+  Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
+          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, smooth);
+  const auto state = x.options().dtype(arithmetic(x));
+  const bool membrane_is_last = membrane && single_step && law.dynamics.state_is_membrane();
+  Tensor spikes = at::empty(x.sizes(), x.options());
+  Tensor h = membrane ? at::empty(x.sizes(), state) : at::empty({0}, state);
+  Tensor last_v = membrane_is_last ? at::empty({0}, state) : at::empty(v.sizes(), state);
+  Tensor last_current = alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
+  dispatch(x.scalar_type(), [&](auto io, auto t) {
+    using IO = decltype(io);
+    using T = decltype(t);
+    run_all(Forward<IO, T>{law.plan, law.dynamics, law.pointers<T>(), x.const_data_ptr<IO>(),
+                           v_start.const_data_ptr<T>(), pointer<T>(c_start), pointer<IO>(spikes), pointer<T>(h),
+                           pointer<T>(last_v), pointer<T>(last_current)});
+  });
+  return {spikes, h, last_v, last_current};
+}
+
+// Adds the tiles' partial sums in order: [groups, kSums].
+std::vector<double> reduce(const Plan& plan, const std::vector<double>& partial) {
+  std::vector<double> total(plan.groups * kSums, 0.0);
+  for (int64_t item = 0; item < plan.items() && plan.steps * plan.neurons; ++item) {
+    const Tile tile(plan, item);
+    const int64_t first = tile.start / plan.inner, last = (tile.start + tile.width - 1) / plan.inner;
+    for (int64_t group = first; group <= last; ++group) {
+      const double* from = partial.data() + (item * plan.local_groups + group - first) * kSums;
+      for (int k = 0; k < kSums; ++k) total[group * kSums + k] += from[k];
+    }
+  }
+  return total;
+}
+
+// Columns [first, first + count) of the sums, in the shape and dtype of the parameter.
+Tensor gradient(const Plan& plan, const std::vector<double>& total, const Tensor& parameter, int first, int count) {
+  Tensor out = at::zeros(parameter.sizes(), parameter.options().dtype(at::kDouble));
+  double* values = out.mutable_data_ptr<double>();
+  const bool many = parameter.numel() > count;
+  for (int64_t group = 0; group < plan.groups; ++group) {
+    for (int k = 0; k < count; ++k) values[(many ? group : 0) * count + k] += total[group * kSums + first + k];
+  }
+  return out.to(parameter.scalar_type());
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
+    const Maybe& d_spikes_any, const Maybe& d_h_any, const Maybe& d_last_v_any, const Maybe& d_last_current_any,
+    const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& h, const Tensor& coefficients,
+    const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
+    bool single_step, std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
+    at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
+    bool detach_reset, bool fire_at_threshold, bool smooth, bool need_state, bool need_parameters, bool need_gain) {
+  const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
+              d_last_current = contiguous(d_last_current_any), c_start = contiguous(current);
+  Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
+          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, smooth);
+  const bool need_currents = (need_gain || (need_parameters && alpha));
+  const Tensor x = need_currents ? x_any.contiguous() : x_any;
+  const Tensor v_start = v.contiguous();
+  const auto state = x.options().dtype(arithmetic(x));
+  Tensor d_x = at::empty(x.sizes(), x.options());
+  Tensor d_v = need_state ? at::empty(v.sizes(), state) : at::empty({0}, state);
+  Tensor d_current = need_state && alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
+  const Plan& plan = law.plan;
+  std::vector<double> partial(need_parameters ? plan.items() * plan.local_groups * kSums : 0, 0.0);
+  dispatch(x.scalar_type(), [&](auto io, auto t) {
+    using IO = decltype(io);
+    using T = decltype(t);
+    run_all(Backward<IO, T>{plan, law.dynamics, law.pointers<T>(), x.const_data_ptr<IO>(), v_start.const_data_ptr<T>(),
+                            pointer<T>(c_start), h.const_data_ptr<T>(), pointer<IO>(d_spikes), pointer<T>(d_h),
+                            pointer<T>(d_last_v), pointer<T>(d_last_current), pointer<IO>(d_x), pointer<T>(d_v),
+                            pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_gain, need_currents});
+  });
+  const auto none = at::empty({0}, state);
+  if (!need_parameters) return {d_x, d_v, d_current, none, none, none, none, none};
+  const auto total = reduce(plan, partial);
+  auto of = [&](const Tensor& parameter, int column) { return gradient(plan, total, parameter, column, 1); };
+  return {d_x, d_v, d_current, gradient(plan, total, coefficients, 0, law.dynamics.degree + 1),
+          of(threshold, kMaxDegree + 1), of(v_reset, kMaxDegree + 2), of(gain, kMaxDegree + 3),
+          alpha ? of(*alpha, kMaxDegree + 4) : none};
+}
+
+}  // namespace
+}  // namespace lnm
+
+TORCH_LIBRARY_IMPL(snn_lnm_cpp, CPU, m) {
+  m.impl("forward", &lnm::forward);
+  m.impl("backward", &lnm::backward);
+}

@@ -1,0 +1,206 @@
+"""`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines.
+
+Both take the parameters flat: one value for the layer or one per group, where neuron `i` of a step
+(flat index) belongs to group ``(i // inner) % groups``. `run` brings the law's arguments into that form.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snn_lnm.engines import cpp
+from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
+from snn_lnm.surrogate import _BY_NAME, Surrogate
+
+__all__ = ["run"]
+
+_STATE = "Tensor x, Tensor v, Tensor? current"
+_PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
+_OPTIONS = (
+    "int inner, bool single_step, str charge, str reset, str synapse, int surrogate, "
+    "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
+    "bool fire_at_threshold, bool smooth"
+)
+_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane) -> (Tensor, Tensor, Tensor, Tensor)"
+_BACKWARD = (
+    "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
+    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool need_parameters, bool need_gain) "
+    "-> (" + ", ".join(["Tensor"] * 8) + ")"
+)
+_INPUTS = 8  # tensors of the forward op
+_SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}
+
+_library = torch.library.Library("snn_lnm", "DEF")
+_cpp_library = torch.library.Library("snn_lnm_cpp", "DEF")
+for _lib in (_library, _cpp_library):
+    _lib.define("forward" + _FORWARD)
+    _lib.define("backward" + _BACKWARD)
+
+
+def _forward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+    cpp.load()
+    return torch.ops.snn_lnm_cpp.forward.default(*arguments)  # type: ignore[no-any-return]
+
+
+def _backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+    cpp.load()
+    return torch.ops.snn_lnm_cpp.backward.default(*arguments)  # type: ignore[no-any-return]
+
+
+_library.impl("forward", _forward_cpu, "CPU")
+_library.impl("backward", _backward_cpu, "CPU")
+
+
+@torch.library.register_fake("snn_lnm::forward", lib=_library)
+def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-1]
+    dtype = STATE_DTYPE[x.dtype]
+    nothing = x.new_empty(0, dtype=dtype)
+    membrane_is_last = membrane and single_step and reset not in ("hard", "soft")
+    return (
+        x.new_empty(x.shape),
+        x.new_empty(x.shape, dtype=dtype) if membrane else nothing,
+        nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype),
+        x.new_empty(0 if alpha is None else v.shape, dtype=dtype),
+    )
+
+
+@torch.library.register_fake("snn_lnm::backward", lib=_library)
+def _backward_fake(
+    d_spikes: Any, d_h: Any, d_last_v: Any, d_last_current: Any, x: Tensor, v: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    parameters, (need_state, need_parameters, _) = rest[2:7], rest[-3:]
+    dtype = STATE_DTYPE[x.dtype]
+
+    def like(value: Tensor | None, needed: bool) -> Tensor:
+        return x.new_empty(value.shape if needed and value is not None else 0, dtype=dtype)
+
+    return (
+        x.new_empty(x.shape),
+        like(v, need_state),
+        like(v if parameters[4] is not None else None, need_state),
+        *(like(value, need_parameters) for value in parameters),
+    )
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            outputs: tuple[Tensor, ...] = torch.ops.snn_lnm.forward.default(*arguments)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*arguments[:_INPUTS], outputs[1])
+        ctx.options = arguments[_INPUTS:-1]
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
+        x, v, current, *parameters, h = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        d_h, d_last_v = d_outputs[1], d_outputs[2]
+        gradients = torch.ops.snn_lnm.backward.default(
+            d_outputs[0],
+            d_h,
+            None if d_last_v is None or d_last_v.shape != v.shape else d_last_v,
+            None if current is None else d_outputs[3],
+            *(x, v, current, h, *parameters, *ctx.options),
+            needs[1] or needs[2],
+            any(needs[3:_INPUTS]),
+            needs[6],
+        )
+        wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))
+        return (*wanted, *[None] * (len(needs) - _INPUTS))
+
+
+def _forward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
+    return _Scan.apply(*arguments)  # type: ignore[no-any-return]
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.snn_lnm.backward.default(*arguments)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Any) -> Any:
+        raise NotImplementedError(
+            "snn_lnm's compiled engines have no second derivative: use backend='reference' for double backward."
+        )
+
+
+def _backward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
+    return _Once.apply(*arguments)  # type: ignore[no-any-return]
+
+
+_library.impl("forward", _forward_autograd, "Autograd")
+_library.impl("backward", _backward_autograd, "Autograd")
+
+
+def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor | None]]:
+    """``inner`` and the parameters as `[]`/`[G]` (coefficients `[D+1]`/`[G, D+1]`) tensors.
+
+    The dimensions along which any parameter varies, and those between them, form the groups.
+    """
+    shapes = [parameters.coefficients.shape[:-1]]
+    shapes += [value.shape for value in parameters[1:] if value is not None]
+    varying = [
+        len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1
+    ]
+    if not varying:
+        return 1, list(parameters)
+    first, last = min(varying), max(varying)
+    inner = math.prod(step[last + 1 :])
+    flat: list[Tensor | None] = []
+    for name, value in zip(Parameters._fields, parameters, strict=True):
+        trailing = [parameters.degree + 1] if name == "coefficients" else []
+        if value is None or value.numel() == math.prod(trailing):
+            flat.append(value)
+            continue
+        # Drop the dimensions outside first..last (all of size 1), then spread over the groups.
+        spread = value.expand(*step[:first], *step[first:], *trailing) if value.dim() == 0 else value
+        missing = len(step) + len(trailing) - spread.dim()
+        spread = spread.reshape(*[1] * missing, *spread.shape)
+        inside = spread.shape[first : last + 1]
+        spread = spread.reshape(*inside, *trailing).expand(*step[first : last + 1], *trailing)
+        flat.append(spread.reshape(-1, *trailing))
+    return inner, flat
+
+
+def run(
+    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
+) -> tuple[Tensor, Tensor, State]:
+    """The law through the compiled engine of ``x``'s device; same contract as `reference.scan`."""
+    surrogate = dynamics.surrogate
+    assert isinstance(surrogate, Surrogate)
+    step = x.shape if single_step else x.shape[1:]
+    if not single_step and x.shape[0] == 0:
+        return torch.empty_like(x), torch.empty_like(x, dtype=STATE_DTYPE[x.dtype]), state
+    inner, flat = _layout(parameters, step)
+    save = membrane or torch.is_grad_enabled()
+    spikes, h, last_v, last_current = torch.ops.snn_lnm.forward.default(
+        x,
+        state.v,
+        state.current,
+        *flat,
+        inner,
+        single_step,
+        dynamics.charge,
+        dynamics.reset,
+        dynamics.synapse,
+        _SURROGATES[type(surrogate)],
+        surrogate.parameters,
+        list(dynamics.domain or ()),
+        dynamics.extension,
+        dynamics.detach_reset,
+        dynamics.fire_at_threshold,
+        dynamics.smooth,
+        save,
+    )
+    if save and single_step and dynamics.state_is_membrane:
+        last_v = h
+    return spikes, h, State(last_v, None if state.current is None else last_current)
