@@ -3,5 +3,7 @@
 from snn_lnm import functional, surrogate
 from snn_lnm.engines import explain as explain_backend
 from snn_lnm.functional import Output
+from snn_lnm.neuron import LNM
+from snn_lnm.parameters import State
 
-__all__ = ["Output", "explain_backend", "functional", "surrogate"]
+__all__ = ["LNM", "Output", "State", "explain_backend", "functional", "surrogate"]

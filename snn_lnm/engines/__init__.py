@@ -21,7 +21,7 @@ Backend = Literal["auto", "reference", "cpp", "triton"]
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
-__all__ = ["Backend", "Engine", "choose", "explain"]
+__all__ = ["Backend", "Engine", "check_name", "choose", "explain"]
 
 _warned: set[str] = set()
 
@@ -53,6 +53,12 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     return cpp.obstacle()
 
 
+def check_name(backend: str) -> None:
+    """Raise ValueError if ``backend`` is not a known name."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(get_args(Backend))}.")
+
+
 def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backend) -> Engine:
     """The engine for this call.
 
@@ -60,8 +66,7 @@ def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backe
         ValueError: the name is unknown.
         RuntimeError: an explicit request that cannot be met.
     """
-    if backend not in get_args(Backend):
-        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(get_args(Backend))}.")
+    check_name(backend)
     if backend == "reference":
         return _run_reference
     name = "cpp" if backend == "auto" else backend

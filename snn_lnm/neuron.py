@@ -1,0 +1,229 @@
+"""`LNM`: the learnable neuron as a module."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from snn_lnm import engines, functional
+from snn_lnm.parameters import (
+    Charge,
+    Dynamics,
+    Extension,
+    Parameters,
+    Reset,
+    State,
+    Synapse,
+    check_degree,
+    check_finite,
+    default_domain,
+)
+from snn_lnm.surrogate import Spike
+
+__all__ = ["LNM"]
+
+Domain = tuple[float, float] | None | Literal["auto"]
+
+
+class LNM(nn.Module):
+    """A layer of spiking neurons whose dynamics is a learned polynomial.
+
+    ``h[t] = v[t-1] + g·(f(v[t-1]) + x[t])`` (``charge="drift"``) or ``h[t] = f(v[t-1]) + g·x[t]``
+    (``"map"``), ``s[t] = H(h[t] - threshold)``, then the reset, with ``f(v) = Σ θ_k v^k``.
+
+    Args:
+        degree: D, 0..8.
+        channels: number of channels for coefficients `[C, D+1]`; None: one set for the layer, `[D+1]`.
+        coefficients: θ to start from, `[D+1]`, `[C, D+1]` or `[*neuron_shape, D+1]`; overrides
+            ``degree``. Default: the leaky neuron, ``f(v) = -v`` for a drift and ``f(v) = 0.9·v`` for a
+            map, higher coefficients 0 (our choice: the paper's initialisation is not public).
+        threshold, v_reset, gain, alpha: numbers or tensors of the same layouts; ``alpha`` adds a synapse.
+        charge, reset, detach_reset, fire_at_threshold, synapse, surrogate, extension: see
+            :class:`snn_lnm.parameters.Dynamics`.
+        domain: ``(lo, hi)``, None for the bare polynomial, or ``"auto"``: None up to degree 1, ±1.5
+            times the threshold above.
+        learn_coefficients, learn_threshold, learn_gain, learn_alpha: what is an ``nn.Parameter``; the
+            rest are buffers.
+        backend: ``"auto"``, ``"reference"``, ``"cpp"``, ``"triton"``.
+
+    Shapes: input `[T, B, ...]` (``step``: `[B, ...]`), spikes the same, state `[B, ...]`. Dtypes:
+    float64, float32, bfloat16, float16; half inputs are computed in float32.
+
+    Raises:
+        ValueError: degree, shape, name or a non-finite coefficient, before anything is built.
+        TypeError: a wrong type or dtype.
+
+    Source: LNM, arXiv 2510.07341.
+    """
+
+    coefficients: Tensor
+    threshold: Tensor
+    v_reset: Tensor
+    gain: Tensor
+    alpha: Tensor | None
+
+    def __init__(
+        self,
+        degree: int = 3,
+        *,
+        channels: int | None = None,
+        coefficients: Tensor | None = None,
+        threshold: Tensor | float = 1.0,
+        v_reset: Tensor | float = 0.0,
+        gain: Tensor | float = 1.0,
+        alpha: Tensor | float | None = None,
+        charge: Charge = "drift",
+        reset: Reset = "hard",
+        detach_reset: bool = True,
+        fire_at_threshold: bool = False,
+        synapse: Synapse = "decay",
+        surrogate: str | Spike = "atan",
+        domain: Domain = "auto",
+        extension: Extension = "line",
+        learn_coefficients: bool = True,
+        learn_threshold: bool = False,
+        learn_gain: bool = False,
+        learn_alpha: bool = False,
+        backend: engines.Backend = "auto",
+    ) -> None:
+        super().__init__()
+        start = leaky_coefficients(degree, charge, channels) if coefficients is None else coefficients
+        start = _number("coefficients", start)
+        if start.dim() < 1:
+            raise ValueError("coefficients must be [D+1], [C, D+1] or [*neuron_shape, D+1], got a scalar.")
+        check_degree(start.shape[-1] - 1)
+        if isinstance(domain, str):
+            if domain != "auto":
+                raise ValueError(f"domain must be (lo, hi), None or 'auto', got {domain!r}.")
+            domain = default_domain(start.shape[-1] - 1, threshold)
+        self.dynamics = Dynamics(
+            charge, reset, detach_reset, fire_at_threshold, synapse, cast(Spike, surrogate), domain, extension
+        )
+        engines.check_name(backend)
+        self.backend: engines.Backend = backend
+        self._add("coefficients", start, learn_coefficients)
+        self._add("threshold", _number("threshold", threshold), learn_threshold)
+        self._add("v_reset", _number("v_reset", v_reset), False)
+        self._add("gain", _number("gain", gain), learn_gain)
+        self._add("alpha", None if alpha is None else _number("alpha", alpha), learn_alpha)
+
+    def _add(self, name: str, value: Tensor | None, learn: bool) -> None:
+        if value is not None and learn:
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
+    # Presets: special cases by coefficients alone.
+
+    @classmethod
+    def if_(cls, **options: Any) -> LNM:
+        """Integrate-and-fire: ``h = v + x``; map form, θ = (0, 1)."""
+        return cls(coefficients=torch.tensor([0.0, 1.0]), **{"charge": "map", **options})
+
+    @classmethod
+    def lif(cls, beta: Tensor | float = 0.9, *, degree: int = 1, learn: bool = True, **options: Any) -> LNM:
+        """Leaky integrate-and-fire: ``h = β·v + x``; map form, θ = (0, β, 0, ...).
+
+        ``beta``: a number, `[C]` or `[*neuron_shape]`. ``degree`` > 1 leaves room to learn.
+        """
+        check_degree(degree)
+        if degree < 1:
+            raise ValueError("a leaky neuron needs degree >= 1.")
+        beta = _number("beta", beta)
+        theta = torch.zeros(*beta.shape, degree + 1, dtype=beta.dtype, device=beta.device)
+        theta[..., 1] = beta
+        return cls(coefficients=theta, **{"charge": "map", "learn_coefficients": learn, **options})
+
+    @classmethod
+    def plif(cls, beta: Tensor | float = 0.9, **options: Any) -> LNM:
+        """Parametric LIF: :meth:`lif` with learned leak and threshold.
+
+        Fang et al., ICCV 2021, learn the leak through a sigmoid; here β itself is learned.
+        """
+        return cls.lif(beta, **{"learn_threshold": True, **options})
+
+    @classmethod
+    def qif(
+        cls, a: float = 0.25, u1: float = 0.0, u2: float = 0.5, *, learn: bool = True, **options: Any
+    ) -> LNM:
+        """Quadratic integrate-and-fire: ``h = v + a(v - u1)(v - u2) + x``.
+
+        Map form, θ = (a·u1·u2, 1 - a(u1 + u2), a). Source: arXiv 2510.05168 (which plots the default
+        values; its initialisation is not public).
+        """
+        theta = torch.tensor([a * u1 * u2, 1 - a * (u1 + u2), a], dtype=torch.float64)
+        theta = theta.to(options.pop("dtype", torch.get_default_dtype()))
+        return cls(coefficients=theta, **{"charge": "map", "learn_coefficients": learn, **options})
+
+    # Use.
+
+    @property
+    def degree(self) -> int:
+        return self.coefficients.shape[-1] - 1
+
+    @property
+    def parameters_of_law(self) -> Parameters:
+        """The numbers of the law, as the functional interface takes them."""
+        return Parameters(self.coefficients, self.threshold, self.v_reset, self.gain, self.alpha)
+
+    def forward(self, x: Tensor, state: State | None = None, *, return_membrane: bool = False) -> Any:
+        """Run over a sequence `[T, B, ...]`.
+
+        Returns:
+            ``(spikes, state)``; with ``return_membrane``, ``(spikes, state, membrane)``, where the
+            membrane is h before the reset, `[T, B, ...]`, differentiable.
+        """
+        if isinstance(cast(object, x), Tensor) and x.dim() < 1:
+            raise ValueError("the input must be [T, B, ...], got a tensor without dimensions.")
+        return self._run(x, state, return_membrane, single_step=False)
+
+    def step(self, x: Tensor, state: State | None = None, *, return_membrane: bool = False) -> Any:
+        """One time step: `[B, ...]` in, and out as :meth:`forward` but without the time dimension."""
+        return self._run(x, state, return_membrane, single_step=True)
+
+    def _run(self, x: Tensor, state: State | None, return_membrane: bool, single_step: bool) -> Any:
+        out = functional.run(
+            x,
+            state,
+            self.parameters_of_law,
+            self.dynamics,
+            backend=self.backend,
+            single_step=single_step,
+            membrane=return_membrane,
+        )
+        return (out.spikes, out.state, out.membrane) if return_membrane else (out.spikes, out.state)
+
+    def extra_repr(self) -> str:
+        d = self.dynamics
+        layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]
+        learned = [name for name, _ in self.named_parameters()]
+        return (
+            f"degree={self.degree}, layout={layout}, charge={d.charge!r}, reset={d.reset!r}, "
+            f"detach_reset={d.detach_reset}, surrogate={d.surrogate}, domain={d.domain}, "
+            f"learned={learned}, backend={self.backend!r}"
+        )
+
+
+def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None) -> Tensor:
+    """θ of the leaky neuron, `[D+1]` or `[C, D+1]`: θ_1 = -1 (drift) or 0.9 (map), the rest 0."""
+    check_degree(degree)
+    if channels is not None and (
+        isinstance(cast(object, channels), bool) or not isinstance(cast(object, channels), int) or channels < 1
+    ):
+        raise ValueError(f"channels must be a positive int or None, got {channels!r}.")
+    theta = torch.zeros(degree + 1)
+    if degree >= 1:
+        theta[1] = -1.0 if charge == "drift" else 0.9
+    return theta if channels is None else theta.repeat(channels, 1)
+
+
+def _number(name: str, value: Tensor | float) -> Tensor:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}.")
+        return check_finite(name, value.detach().clone())
+    if isinstance(value, bool) or not isinstance(cast(object, value), (int, float)):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
+    return check_finite(name, torch.tensor(float(value), dtype=torch.get_default_dtype()))
