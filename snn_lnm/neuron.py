@@ -39,7 +39,8 @@ class LNM(nn.Module):
         coefficients: θ to start from, `[D+1]`, `[C, D+1]` or `[*neuron_shape, D+1]`; overrides
             ``degree``. Default: the leaky neuron, ``f(v) = -v`` for a drift and ``f(v) = 0.9·v`` for a
             map, higher coefficients 0 (our choice: the paper's initialisation is not public).
-        threshold, v_reset, gain, alpha: numbers or tensors of the same layouts; ``alpha`` adds a synapse.
+        threshold, v_reset, gain, alpha: numbers or tensors of the same layouts. ``gain`` is dt/τ of the
+            drift (default 0.5: τ of two steps, our choice) and 1 for a map; ``alpha`` adds a synapse.
         charge, reset, detach_reset, fire_at_threshold, synapse, surrogate, extension: see
             :class:`snn_lnm.parameters.Dynamics`.
         domain: ``(lo, hi)``, None for the bare polynomial, or ``"auto"``: None up to degree 1, ±1.5
@@ -72,7 +73,7 @@ class LNM(nn.Module):
         coefficients: Tensor | None = None,
         threshold: Tensor | float = 1.0,
         v_reset: Tensor | float = 0.0,
-        gain: Tensor | float = 1.0,
+        gain: Tensor | float | None = None,
         alpha: Tensor | float | None = None,
         charge: Charge = "drift",
         reset: Reset = "hard",
@@ -106,6 +107,7 @@ class LNM(nn.Module):
         self._add("coefficients", start, learn_coefficients)
         self._add("threshold", _number("threshold", threshold), learn_threshold)
         self._add("v_reset", _number("v_reset", v_reset), False)
+        gain = (0.5 if charge == "drift" else 1.0) if gain is None else gain
         self._add("gain", _number("gain", gain), learn_gain)
         self._add("alpha", None if alpha is None else _number("alpha", alpha), learn_alpha)
 

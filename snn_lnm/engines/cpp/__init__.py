@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -113,9 +114,14 @@ def surrogate_header() -> str:
     return "\n".join([*lines, "}  // namespace lnm", ""])
 
 
-@functools.cache
+@torch.compiler.assume_constant_result
 def obstacle() -> str | None:
     """Why the C++ engine cannot be used here, in a sentence; None if it can."""
+    return _find_obstacle()
+
+
+@functools.cache
+def _find_obstacle() -> str | None:
     if sys.platform == "win32":
         return "the C++ engine is built for Linux and macOS only."
     compiler = os.environ.get("CXX", "c++")
@@ -137,8 +143,12 @@ def load() -> None:
     everything that shapes it: sources, flags, instruction set, PyTorch. PyTorch's own lock file keeps
     two processes that start at once from building over each other.
     """
+    quiet = logging.getLogger("torch.utils.cpp_extension")  # its import warns about a missing CUDA
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
     from torch.utils import cpp_extension
 
+    quiet.setLevel(level)
     reason = obstacle()
     if reason is not None:
         raise RuntimeError(f"the C++ engine cannot be built: {reason}")

@@ -74,6 +74,19 @@ void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Elem
   }
 }
 
+// The options as a local value in which the common case is known at compile time: a fixed DEGREE also
+// fixes the rarely used options, so that the compiler drops their branches. DEGREE = -1: anything goes.
+template <int DEGREE>
+inline Dynamics specialise(Dynamics d) {
+  if constexpr (DEGREE >= 0) {
+    d.degree = DEGREE;
+    d.synapse = d.fire_at_threshold = d.smooth = false;
+  }
+  return d;
+}
+
+inline bool is_common(const Dynamics& d) { return !d.synapse && !d.fire_at_threshold && !d.smooth; }
+
 // Calls f(j, n) for each vector j of a row, n its number of elements: a constant but for the tail.
 template <class V, class F>
 inline void for_each_vector(int64_t width, F f) {
@@ -101,6 +114,7 @@ bool can_stream(const Plan& p, const void* target) {
 
 template <class IO, class T>
 struct Forward {
+  using Arithmetic = T;
   Plan plan;
   Dynamics dynamics;
   ParameterPointers<T> parameters;
@@ -109,21 +123,22 @@ struct Forward {
   IO* spikes;
   T *h, *last_v, *last_current;  // null where not wanted
 
-  template <bool UNIFORM>
+  template <bool UNIFORM, int DEGREE>
   void run(const Tile& tile) const {
     using V = Vec<T>;
     constexpr int64_t L = kLanes<V>;
-    const Dynamics d = dynamics;
+    const Dynamics d = specialise<DEGREE>(dynamics);
     const int64_t vectors = (tile.width + L - 1) / L;
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
     fill_numbers(numbers, parameters, plan, tile, d.degree);
+    const Numbers<V> shared = numbers[0];
     V state[kTile / L], spike[kTile / L], synaptic[kTile / L];
     const bool stream_spikes = can_stream<IO, T>(plan, spikes), stream_h = can_stream<IO, T>(plan, h);
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
       for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
-        const auto& number = numbers[UNIFORM ? 0 : j];
+        const auto& number = UNIFORM ? shared : numbers[j];
         state[j] = load<V>(v + base + j * L, n);
         synaptic[j] = d.synapse ? load<V>(current + base + j * L, n) : V{};
         spike[j] = d.state_is_membrane() ? fire(state[j], number, d) : V{};
@@ -133,7 +148,7 @@ struct Forward {
         const int64_t row = t * plan.neurons + base;
         const bool last = t + 1 == plan.steps;
         for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
-          const auto& number = numbers[UNIFORM ? 0 : j];
+          const auto& number = UNIFORM ? shared : numbers[j];
           const int64_t at = row + j * L;
           if (!last) __builtin_prefetch(x + at + plan.neurons);
           V c = synapse(load<V>(x + at, n), synaptic[j], number, d);
@@ -160,6 +175,7 @@ struct Forward {
 
 template <class IO, class T>
 struct Backward {
+  using Arithmetic = T;
   Plan plan;
   Dynamics dynamics;
   ParameterPointers<T> parameters;
@@ -206,13 +222,14 @@ struct Backward {
     std::fill(sums.begin(), sums.end(), Sums<Vec<T>>{});
   }
 
-  template <bool UNIFORM>
+  template <bool UNIFORM, int DEGREE>
   void run(const Tile& tile) const {
     using V = Vec<T>;
-    const Dynamics d = dynamics;
+    const Dynamics d = specialise<DEGREE>(dynamics);
     const int64_t vectors = (tile.width + L - 1) / L;
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
     fill_numbers(numbers, parameters, plan, tile, d.degree);
+    const Numbers<V> shared = numbers[0];
     std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
     std::vector<V> currents(need_currents ? plan.steps * vectors : 0);
     V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
@@ -230,9 +247,10 @@ struct Backward {
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
         const bool last = t + 1 == plan.steps;
+        Sums<V> row_sum = UNIFORM ? sums[0] : Sums<V>{};
         for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
-          const auto& number = numbers[UNIFORM ? 0 : j];
-          auto& sum = sums[UNIFORM ? 0 : j];
+          const auto& number = UNIFORM ? shared : numbers[j];
+          auto& sum = UNIFORM ? row_sum : sums[j];
           const int64_t at = row + j * L;
           if (t > 1) __builtin_prefetch(h + at - 2 * plan.neurons);
           if (t > 0 && d_spikes) __builtin_prefetch(d_spikes + at - plan.neurons);
@@ -254,12 +272,13 @@ struct Backward {
           }
           if (d_x) put(d_x + at, d_c, n, streaming);
         });
+        if (UNIFORM) sums[0] = row_sum;
         if (t % (UNIFORM ? 2 : kFlush) == 0) flush<UNIFORM>(sums, tile);
       }
       for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
         V d_start = d_state[j];
         if (d.state_is_membrane()) {
-          const auto& number = numbers[UNIFORM ? 0 : j];
+          const auto& number = UNIFORM ? shared : numbers[j];
           d_start = reset_backward(membrane[j], V{}, d_start, d_next[j], number, d, sums[UNIFORM ? 0 : j]);
         }
         if (d_v) store(d_v + base + j * L, d_start, n);
@@ -272,14 +291,25 @@ struct Backward {
 };
 
 template <class Pass>
+using Run = void (Pass::*)(const Tile&) const;
+
+template <class Pass, bool UNIFORM>
+Run<Pass> pick(const Dynamics& d) {
+  if constexpr (std::is_same_v<typename Pass::Arithmetic, float>) {
+    if (is_common(d) && d.degree == 1) return &Pass::template run<UNIFORM, 1>;
+    if (is_common(d) && d.degree == 2) return &Pass::template run<UNIFORM, 2>;
+    if (is_common(d) && d.degree == 3) return &Pass::template run<UNIFORM, 3>;
+  }
+  return &Pass::template run<UNIFORM, -1>;
+}
+
+template <class Pass>
 void run_all(const Pass& pass) {
   const Plan& plan = pass.plan;
   if (plan.steps * plan.neurons == 0) return;
+  const Run<Pass> run = plan.groups == 1 ? pick<Pass, true>(pass.dynamics) : pick<Pass, false>(pass.dynamics);
   at::parallel_for(0, plan.items(), plan.grain(), [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      if (plan.groups == 1) pass.template run<true>(Tile(plan, item));
-      else pass.template run<false>(Tile(plan, item));
-    }
+    for (int64_t item = begin; item < end; ++item) (pass.*run)(Tile(plan, item));
   });
 }
 
