@@ -171,6 +171,8 @@ def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tens
     Raises:
         ValueError: the layout fits none of the three.
     """
+    if value.dim() == trailing:
+        return value
     layout = value.shape[: value.dim() - trailing]
     if value.numel() == math.prod(value.shape[value.dim() - trailing :]):
         return value.reshape(value.shape[value.dim() - trailing :])

@@ -54,7 +54,7 @@ class Surrogate:
     @property
     def parameters(self) -> list[float]:
         """The numbers that follow ``u`` in :meth:`derivative` and :meth:`primitive`."""
-        return [float(value) for value in astuple(self)]
+        return [float(value) for value in vars(self).values()]
 
     @staticmethod
     def derivative(u: Any, *parameters: Any) -> Any:

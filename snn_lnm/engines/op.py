@@ -102,7 +102,7 @@ class _Scan(torch.autograd.Function):
         x, v, current, *parameters, h = ctx.saved_tensors
         needs = ctx.needs_input_grad
         d_h, d_last_v = d_outputs[1], d_outputs[2]
-        gradients = torch.ops.snn_lnm.backward.default(
+        arguments = (
             d_outputs[0],
             d_h,
             None if d_last_v is None or d_last_v.shape != v.shape else d_last_v,
@@ -112,6 +112,7 @@ class _Scan(torch.autograd.Function):
             any(needs[3:_INPUTS]),
             needs[6],
         )
+        gradients = _backward_autograd(*arguments) if torch.is_grad_enabled() else _backward_op(*arguments)
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))
         return (*wanted, *[None] * (len(needs) - _INPUTS))
 
@@ -120,11 +121,15 @@ def _forward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
     return _Scan.apply(*arguments)  # type: ignore[no-any-return]
 
 
+def _backward_op(*arguments: Any) -> tuple[Tensor, ...]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.snn_lnm.backward.default(*arguments)  # type: ignore[no-any-return]
+
+
 class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.snn_lnm.backward.default(*arguments)  # type: ignore[no-any-return]
+        return _backward_op(*arguments)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> Any:

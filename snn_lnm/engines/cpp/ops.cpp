@@ -2,7 +2,6 @@
 // those of snn_lnm::forward and snn_lnm::backward (op.py), already checked there.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <optional>
@@ -143,13 +142,15 @@ std::vector<double> reduce(const Plan& plan, const std::vector<double>& partial)
 
 // Columns [first, first + count) of the sums, in the shape and dtype of the parameter.
 Tensor gradient(const Plan& plan, const std::vector<double>& total, const Tensor& parameter, int first, int count) {
-  Tensor out = at::zeros(parameter.sizes(), parameter.options().dtype(at::kDouble));
-  double* values = out.mutable_data_ptr<double>();
+  std::vector<double> values(parameter.numel(), 0.0);
   const bool many = parameter.numel() > count;
   for (int64_t group = 0; group < plan.groups; ++group) {
     for (int k = 0; k < count; ++k) values[(many ? group : 0) * count + k] += total[group * kSums + first + k];
   }
-  return out.to(parameter.scalar_type());
+  Tensor out = at::empty(parameter.sizes(), parameter.options());
+  if (out.scalar_type() == at::kDouble) std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
+  else std::copy(values.begin(), values.end(), out.mutable_data_ptr<float>());
+  return out;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
