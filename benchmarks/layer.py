@@ -99,7 +99,7 @@ def measure(shape: tuple[int, ...], rounds: int, with_compile: bool) -> dict[str
         if not torch.equal(run(x), expected):
             raise SystemExit(f"{name} does not give snnTorch's spikes on {shape}: no timing.")
     seconds: dict[str, list[float]] = {name: [] for name in [*contestants, "copy floor"]}
-    for name, run in contestants.items():
+    for run in contestants.values():
         once(run, x, d_spikes)
     for _ in range(rounds):
         for name, run in contestants.items():
@@ -111,8 +111,8 @@ def measure(shape: tuple[int, ...], rounds: int, with_compile: bool) -> dict[str
 
 def measure_step(rounds: int) -> dict[str, list[float]]:
     """One step `[64, 4096]` inside a user's loop, through the adapter, forward + backward."""
-    import snntorch
     import snn_lnm_snntorch
+    import snntorch
 
     x = torch.randn(64, 4096).requires_grad_()
     membrane, d = torch.rand(64, 4096), torch.randn(64, 4096)

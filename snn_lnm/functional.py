@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -111,12 +111,11 @@ def run(
     if parameters.coefficients.dim() < 1:
         raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
     check_degree(parameters.degree)
-    parameters = Parameters(
-        *(
-            None if value is None else align(name, as_parameter(name, value, x), step, name == "coefficients")
-            for name, value in zip(Parameters._fields, parameters, strict=True)
-        )
-    )
+    numbers = [
+        None if value is None else align(name, as_parameter(name, value, x), step, name == "coefficients")
+        for name, value in zip(Parameters._fields, parameters, strict=True)
+    ]
+    parameters = Parameters(*cast(list[Tensor], numbers))
     if state is not None:
         v = check_state("v", state.v, step, x)
         current = check_state("current", state.current, step, x)

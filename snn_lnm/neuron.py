@@ -211,9 +211,8 @@ class LNM(nn.Module):
 def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None) -> Tensor:
     """θ of the leaky neuron, `[D+1]` or `[C, D+1]`: θ_1 = -1 (drift) or 0.9 (map), the rest 0."""
     check_degree(degree)
-    if channels is not None and (
-        isinstance(cast(object, channels), bool) or not isinstance(cast(object, channels), int) or channels < 1
-    ):
+    count = cast(object, channels)
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(f"channels must be a positive int or None, got {channels!r}.")
     theta = torch.zeros(degree + 1)
     if degree >= 1:

@@ -62,9 +62,7 @@ class Parameters(NamedTuple):
 
 def _choice(name: str, value: object, kind: object) -> None:
     if value not in get_args(kind):
-        raise ValueError(
-            f"unknown {name} {value!r}: expected one of {', '.join(map(repr, get_args(kind)))}."
-        )
+        raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(map(repr, get_args(kind)))}.")
 
 
 @dataclass(frozen=True)

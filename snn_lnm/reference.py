@@ -116,9 +116,7 @@ def synapse(
     return current, current - alpha * current
 
 
-def step(
-    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics
-) -> tuple[Tensor, Tensor, State]:
+def step(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) -> tuple[Tensor, Tensor, State]:
     """One time step: ``(spikes, h, next state)``, all of the shape of ``x``."""
     current, synaptic = synapse(x, state.current, parameters, dynamics)
     v = state.v
@@ -135,9 +133,7 @@ def step(
     return spikes, h, State(v, synaptic)
 
 
-def scan(
-    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics
-) -> tuple[Tensor, Tensor, State]:
+def scan(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) -> tuple[Tensor, Tensor, State]:
     """All time steps of ``x``, `[T, B, ...]`: ``(spikes, h, last state)``.
 
     Half-precision inputs are computed in float32; spikes come back in the input's dtype, membranes

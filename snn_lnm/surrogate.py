@@ -43,6 +43,10 @@ class Surrogate:
     """
 
     name: ClassVar[str]
+    derivative: ClassVar[Callable[..., Any]]
+    """``S'(u)``: a static method of ``u`` and the parameters."""
+    primitive: ClassVar[Callable[..., Any]]
+    """``S(u)``, the smooth stand-in for the step (up to a constant), likewise."""
 
     def __post_init__(self) -> None:
         for value in astuple(self):
@@ -55,16 +59,6 @@ class Surrogate:
     def parameters(self) -> list[float]:
         """The numbers that follow ``u`` in :meth:`derivative` and :meth:`primitive`."""
         return [float(value) for value in vars(self).values()]
-
-    @staticmethod
-    def derivative(u: Any, *parameters: Any) -> Any:
-        """``S'(u)``."""
-        raise NotImplementedError
-
-    @staticmethod
-    def primitive(u: Any, *parameters: Any) -> Any:
-        """``S(u)``, the smooth stand-in for the step (up to a constant)."""
-        raise NotImplementedError
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
         return _Step.apply(u, self, at_zero)  # type: ignore[no-any-return]

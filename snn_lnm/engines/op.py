@@ -134,7 +134,7 @@ class _Once(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> Any:
         raise NotImplementedError(
-            "snn_lnm's compiled engines have no second derivative: use backend='reference' for double backward."
+            "snn_lnm's compiled engines have no second derivative: use backend='reference' for it."
         )
 
 
@@ -153,9 +153,7 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     """
     shapes = [parameters.coefficients.shape[:-1]]
     shapes += [value.shape for value in parameters[1:] if value is not None]
-    varying = [
-        len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1
-    ]
+    varying = [len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1]
     if not varying:
         return 1, list(parameters)
     first, last = min(varying), max(varying)

@@ -1,0 +1,19 @@
+.PHONY: demo test bench
+PYTHON := .venv/bin/python
+
+.venv/.installed: pyproject.toml
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: .venv/.installed
+	$(PYTHON) -m snn_lnm demo
+
+test: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	$(PYTHON) -m pytest
+
+bench: .venv/.installed
+	$(PYTHON) -m benchmarks.layer --compile
