@@ -5,5 +5,17 @@ from snn_lnm.engines import explain as explain_backend
 from snn_lnm.functional import Output
 from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State
+from snn_lnm.plugins import available_adapters
+from snn_lnm.swap import SwapReport, swap
 
-__all__ = ["LNM", "Output", "State", "explain_backend", "functional", "surrogate"]
+__all__ = [
+    "LNM",
+    "Output",
+    "State",
+    "SwapReport",
+    "available_adapters",
+    "explain_backend",
+    "functional",
+    "surrogate",
+    "swap",
+]

@@ -1,0 +1,264 @@
+"""What `LNM` and `SynapticLNM` share: the polynomial in place of snnTorch's leak.
+
+The usual options run through one fused call. The rest (inhibition, state quantisation, immediate
+resets, unknown surrogates, an overridden `fire`) run in snnTorch's own `forward`, in which only the
+leak is replaced: the host's bits by construction.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
+
+import snntorch
+import torch
+from torch import Tensor, nn
+
+from snn_lnm import engines, functional
+from snn_lnm.neuron import Domain
+from snn_lnm.parameters import (
+    STATE_DTYPE,
+    Dynamics,
+    Parameters,
+    Reset,
+    State,
+    check_degree,
+    check_finite,
+    default_domain,
+)
+from snn_lnm.reference import polynomial
+from snn_lnm.surrogate import Surrogate
+from snn_lnm_snntorch.surrogates import recover
+
+RESETS: dict[str, Reset] = {"subtract": "soft_next", "zero": "hard_next", "none": "none"}
+
+
+def leaky_coefficients(beta: Tensor | float, degree: int) -> Tensor:
+    """θ = (0, clamp(β, 0, 1), 0, ...), `[*beta.shape, degree + 1]`: snnTorch's leak as a polynomial."""
+    check_degree(degree)
+    if degree < 1:
+        raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
+    beta = torch.as_tensor(beta).detach()
+    beta = check_finite("beta", beta if beta.is_floating_point() else beta.float()).clamp(0, 1)
+    theta = beta.new_zeros(*beta.shape, degree + 1)
+    theta[..., 1] = beta
+    return theta
+
+
+class PolynomialNeuron(snntorch.LIF):
+    """Mixin over a snnTorch neuron. ``STATES`` names its state tensors, the membrane last."""
+
+    STATES: ClassVar[tuple[str, ...]] = ("mem",)
+    FUSED_RESETS: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
+    coefficients: nn.Parameter | Tensor
+    mem: Tensor
+
+    def _setup(
+        self,
+        beta: Tensor | float | None,
+        degree: int,
+        coefficients: Tensor | None,
+        learn_coefficients: bool,
+        domain: Domain,
+        backend: engines.Backend,
+    ) -> None:
+        if coefficients is None:
+            if beta is None:
+                raise ValueError("give beta (the leak to start from) or coefficients.")
+            coefficients = leaky_coefficients(beta, degree)
+        else:
+            coefficients = check_finite("coefficients", coefficients.detach().clone())
+            check_degree(coefficients.shape[-1] - 1)
+        if learn_coefficients:
+            self.coefficients = nn.Parameter(coefficients)
+        else:
+            self.register_buffer("coefficients", coefficients)
+        self.domain = default_domain(self.degree, self.threshold) if domain == "auto" else domain
+        engines.check_name(backend)
+        self.backend: engines.Backend = backend
+        self.register_buffer("_v_reset", torch.zeros_like(self.threshold.detach()).mean(), persistent=False)
+        self.register_buffer("_gain", torch.ones_like(self._v_reset), persistent=False)
+        self._dynamics()
+        self._register()
+
+    # ---- what snnTorch's constructors would do with beta, mem and state_function
+
+    def _beta_buffer(self, beta: Any, learn_beta: bool) -> None:
+        """No beta is registered: θ_1 takes its place."""
+
+    def _init_mem(self) -> None:
+        # Plain tensors, not buffers: DDP broadcasts buffers from rank 0, and states differ by rank.
+        for name in self.STATES:
+            setattr(self, name, torch.zeros(0))
+
+    @property
+    def state_function(self) -> Callable[[Tensor], Any]:
+        """The host's update, resolved at each call so that a changed reset takes effect."""
+        host = cast(Any, self)
+        return {"subtract": host._base_sub, "zero": host._base_zero, "none": host._base_int}[
+            self.reset_mechanism
+        ]
+
+    @state_function.setter
+    def state_function(self, value: object) -> None:
+        """Assigned by the host's constructor; has no effect."""
+
+    # ---- the neuron
+
+    @property
+    def degree(self) -> int:
+        return self.coefficients.shape[-1] - 1
+
+    @property
+    def beta(self) -> Tensor:
+        """θ_1, the leak of a degree-1 neuron without a constant term.
+
+        Raises:
+            ValueError: the neuron is not a leaky one. (NIR export reads this: NIR has no polynomial
+            node, and must not write a wrong LIF.)
+        """
+        theta = self.coefficients
+        if self.degree >= 2 or (self.degree >= 1 and bool((theta[..., 0] != 0).any())):
+            raise ValueError(
+                f"a neuron with f(v) of degree {self.degree} and θ_0 = {theta.detach()[..., 0].tolist()} has no "
+                "single beta, and no NIR node: read .coefficients, or use degree=1 with θ_0 = 0 to export."
+            )
+        return theta[..., 1]
+
+    def _dynamics(self) -> Dynamics:
+        key = (self.reset_mechanism, self.spike_grad, self.domain)
+        cached = self.__dict__.get("_cached_dynamics")
+        if cached is None or cached[0] != key:
+            dynamics = Dynamics(
+                "map", RESETS[self.reset_mechanism], surrogate=recover(self.spike_grad), domain=self.domain
+            )
+            self.__dict__["_cached_dynamics"] = cached = (key, dynamics)
+        return cached[1]
+
+    def _is_fused(self) -> bool:
+        cls = type(self)
+        return (
+            self.reset_delay
+            and not self.inhibition
+            and not self.state_quant
+            and self.reset_mechanism in self.FUSED_RESETS
+            and isinstance(self._dynamics().surrogate, Surrogate)
+            and cls.fire is snntorch.SpikingNeuron.fire
+            and cls.mem_reset is snntorch.SpikingNeuron.mem_reset
+        )
+
+    def _numbers(self, x: Tensor, alpha: Tensor | None = None) -> Parameters:
+        """The parameters with snnTorch's broadcasting (from the right) made explicit."""
+        dtype = STATE_DTYPE.get(x.dtype, x.dtype)
+
+        def right(value: Tensor, trailing: int = 0) -> Tensor:
+            value = value if value.dtype == dtype else value.to(dtype)
+            if value.dim() - trailing == 1 and x.dim() > 2:
+                return value.reshape(*[1] * (x.dim() - 2), *value.shape)
+            return value
+
+        return Parameters(
+            right(self.coefficients, 1),
+            right(self.threshold),
+            right(self._v_reset),
+            right(self._gain),
+            None if alpha is None else right(alpha),
+        )
+
+    def _fused(self, x: Tensor, states: list[Tensor], alpha: Tensor | None = None) -> tuple[Tensor, State]:
+        dtype = STATE_DTYPE.get(x.dtype, x.dtype)
+        current, v = ([None] * (2 - len(states)) + [s.to(dtype) for s in states])[-2:]
+        zeros = torch.zeros_like(x, dtype=dtype) if v is None or v.shape != x.shape else v
+        if current is not None and current.shape != x.shape:
+            current = torch.zeros_like(x, dtype=dtype)
+        out = functional.run(
+            x,
+            State(zeros, current),
+            self._numbers(x, alpha),
+            self._dynamics(),
+            backend=self.backend,
+            single_step=True,
+        )
+        return self._graded(out.spikes), out.state
+
+    def _graded(self, spikes: Tensor) -> Tensor:
+        factor = self.graded_spikes_factor
+        if factor.requires_grad:
+            return (spikes * factor).to(spikes.dtype)
+        key = (id(factor), factor._version)
+        cached = self.__dict__.get("_cached_graded")
+        if cached is None or cached[0] != key:  # reading the value would stall a GPU at every step
+            self.__dict__["_cached_graded"] = cached = (key, bool((factor == 1).all()))
+        return spikes if cached[1] else (spikes * factor).to(spikes.dtype)
+
+    def _leak(self, v: Tensor) -> Tensor:
+        return polynomial(v, self._numbers(v), self._dynamics())
+
+    @staticmethod
+    def _in_dtype_of(x: Tensor, result: Any) -> Any:
+        """The host's result with the spikes in the dtype of the input (the host's are float32)."""
+        if isinstance(result, Tensor):
+            return result.to(x.dtype)
+        return result[0].to(x.dtype), *result[1:]
+
+    def _check_call(self, x: Tensor, **states: Tensor | None) -> None:
+        """Everything that can be wrong, before any state changes."""
+        given = [name for name, value in states.items() if value is not None]
+        if given and self.init_hidden:
+            raise TypeError(f"`{given[0]}` should not be passed as an argument while `init_hidden=True`")
+        for name, value in (("input_", x), *((name, states[name]) for name in given)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+
+    # ---- life of a module
+
+    def _register(self) -> None:
+        """Let the host's helpers find this neuron without keeping it alive."""
+
+        def forget(dead: object) -> None:
+            found = snntorch.SpikingNeuron.instances
+            found[:] = [other for other in found if other is not dead]
+
+        found = snntorch.SpikingNeuron.instances
+        found[:] = [other for other in found if other is not self]
+        found.append(weakref.proxy(self, forget))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        for name in self.STATES:
+            setattr(self, name, fn(getattr(self, name)))
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in self.STATES:
+            state[name] = torch.zeros(0, dtype=state[name].dtype, device=state[name].device)
+        for transient in ("reset", "_cached_graded", "_cached_dynamics"):
+            state.pop(transient, None)
+        state["spike_grad"] = recover(state["spike_grad"])  # the host's closures cannot be pickled
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._register()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        theirs, ours = prefix + "beta", prefix + "coefficients"
+        if theirs in state_dict and ours not in state_dict:
+            loaded = leaky_coefficients(cast(Mapping[str, Tensor], state_dict)[theirs], self.degree)
+            # One value for the whole layer fits every layout.
+            state_dict[ours] = loaded.expand_as(self.coefficients) if loaded.dim() == 1 else loaded
+            del state_dict[theirs]
+        if ours in state_dict:
+            check_finite(ours, state_dict[ours])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._reset_mechanism = list(self.reset_dict)[int(self.reset_mechanism_val)]
+
+    def extra_repr(self) -> str:
+        layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]
+        path = "fused" if self._is_fused() else "host"
+        return (
+            f"degree={self.degree}, layout={layout}, reset_mechanism={self.reset_mechanism!r}, "
+            f"reset_delay={self.reset_delay}, surrogate={self._dynamics().surrogate}, domain={self.domain}, path={path}"
+        )

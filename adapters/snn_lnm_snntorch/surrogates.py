@@ -1,0 +1,36 @@
+"""snnTorch's surrogates are closures: recover which formula and which slope a closure holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from snntorch import surrogate as host
+
+from snn_lnm import surrogate as surrogates
+from snn_lnm.surrogate import Spike, Surrogate
+
+_BY_CODE: dict[Any, type[Surrogate]] = {
+    host.atan().__code__: surrogates.ATan,
+    host.fast_sigmoid().__code__: surrogates.FastSigmoid,
+    host.sigmoid().__code__: surrogates.Sigmoid,
+}
+
+
+def recover(spike_grad: str | Spike | Callable[..., Any]) -> Spike:
+    """The :class:`Surrogate` with the same derivative as ``spike_grad``, or ``spike_grad`` itself.
+
+    Only snnTorch's own ``atan``, ``fast_sigmoid`` and ``sigmoid`` are recognised, by their code object;
+    anything else stays the user's function, and never becomes another surrogate.
+    """
+    if isinstance(spike_grad, (str, Surrogate)):
+        return surrogates.get(spike_grad)
+    kind = _BY_CODE.get(getattr(spike_grad, "__code__", None))
+    if kind is None:
+        return spike_grad
+    (cell,) = spike_grad.__closure__  # type: ignore[union-attr, misc]
+    slope = cell.cell_contents
+    if isinstance(slope, (int, float)) and math.isfinite(slope) and slope > 0:
+        return kind(float(slope))  # type: ignore[call-arg]
+    return spike_grad

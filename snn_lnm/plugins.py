@@ -1,0 +1,127 @@
+"""Adapters: how a framework's neurons become learnable ones. Found through entry points, loaded lazily."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import NamedTuple
+
+from torch import nn
+
+from snn_lnm.engines import Backend
+from snn_lnm.neuron import Domain
+
+__all__ = ["GROUP", "Adapter", "AdapterInfo", "SwapOptions", "available_adapters", "loaded_adapters"]
+
+GROUP = "snn_lnm.adapters"
+
+
+@dataclass(frozen=True)
+class SwapOptions:
+    """What :func:`snn_lnm.swap` asks of every new neuron."""
+
+    degree: int = 3
+    learn_coefficients: bool = True
+    domain: Domain = "auto"
+    backend: Backend = "auto"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One framework's side of the swap; what an entry point of the group ``snn_lnm.adapters`` names.
+
+    The entry point's name is the framework's distribution name.
+
+    Attributes:
+        framework: import name of the framework.
+        native: base class of all its spiking neurons, to name those that cannot be swapped.
+        swapped: the classes that :attr:`replace` makes.
+        replace: exact native class -> ``build(old, options)``, which returns the new neuron with the
+            parameters, options and live state of ``old`` and leaves ``old`` as it was.
+    """
+
+    framework: str
+    native: type[nn.Module]
+    swapped: tuple[type[nn.Module], ...]
+    replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
+
+
+class AdapterInfo(NamedTuple):
+    """A row of :func:`available_adapters`."""
+
+    name: str
+    distribution: str
+    framework_version: str
+    state: str
+    reason: str
+
+
+def _entry_points() -> list[metadata.EntryPoint]:
+    """Entry points of the group, sorted by name.
+
+    Raises:
+        RuntimeError: two distributions declare the same name.
+    """
+    found: dict[str, metadata.EntryPoint] = {}
+    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+        other = found.setdefault(entry.name, entry)
+        if (_owner(other), other.value) != (_owner(entry), entry.value):
+            raise RuntimeError(
+                f"two distributions declare the adapter {entry.name!r}: {_owner(other)} and {_owner(entry)}. "
+                "Uninstall one of them."
+            )
+    return list(found.values())
+
+
+def _owner(entry: metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "an unnamed distribution"
+
+
+def _disabled() -> set[str]:
+    return {name.strip() for name in os.environ.get("SNN_LNM_DISABLED_ADAPTERS", "").split(",")}
+
+
+def available_adapters() -> list[AdapterInfo]:
+    """Every installed adapter, sorted by name, without importing any framework."""
+    rows = []
+    for entry in _entry_points():
+        try:
+            version = metadata.version(entry.name)
+        except metadata.PackageNotFoundError:
+            version = ""
+        if entry.name in _disabled():
+            state, reason = "disabled", "named in SNN_LNM_DISABLED_ADAPTERS"
+        elif not version:
+            state, reason = (
+                "unavailable",
+                f"{entry.name} is not installed: pip install 'snn-lnm[{entry.name}]'",
+            )
+        else:
+            state, reason = ("loaded" if entry.module in sys.modules else "available"), ""
+        rows.append(AdapterInfo(entry.name, _owner(entry), version, state, reason))
+    return rows
+
+
+def loaded_adapters() -> list[Adapter]:
+    """The adapters of the frameworks that this process has imported; others cannot have neurons here."""
+    adapters = []
+    for entry in _entry_points():
+        if entry.name not in sys.modules or entry.name in _disabled():
+            continue
+        try:
+            adapter = entry.load()
+            if not isinstance(adapter, Adapter):
+                raise TypeError(f"{entry.value} is a {type(adapter).__name__}, not a snn_lnm.plugins.Adapter")
+        except Exception as error:  # a broken plugin must not hide the others
+            warnings.warn(
+                f"the adapter {entry.name!r} of {_owner(entry)} cannot be loaded and is left out: {error!r}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            continue
+        adapters.append(adapter)
+    return adapters

@@ -1,0 +1,141 @@
+"""`swap`: a model's own neurons become learnable ones, in place, with the same outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from torch import nn
+
+from snn_lnm import engines
+from snn_lnm.neuron import Domain
+from snn_lnm.parameters import check_degree
+from snn_lnm.plugins import Adapter, SwapOptions, loaded_adapters
+
+__all__ = ["SwapReport", "SwapRow", "swap"]
+
+
+class SwapRow(NamedTuple):
+    """One neuron of the model: where it is, what it was, what it is now, and why if nothing changed."""
+
+    path: str
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SwapReport:
+    """What :func:`swap` did. Prints as a table."""
+
+    rows: tuple[SwapRow, ...]
+
+    @property
+    def swapped(self) -> list[SwapRow]:
+        return [row for row in self.rows if row.after]
+
+    @property
+    def skipped(self) -> list[SwapRow]:
+        return [row for row in self.rows if not row.after]
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "swap: no known spiking neuron in this model; nothing was changed."
+        table = [
+            ("layer", "before", "after", "note"),
+            *((r[0], r[1], r[2] or "unchanged", r[3]) for r in self.rows),
+        ]
+        widths = [max(len(row[i]) for row in table) for i in range(4)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        ]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        if self.swapped:
+            lines.append("Build the optimizer after the swap: the coefficients are new parameters.")
+        return "\n".join(lines)
+
+
+def swap(
+    model: nn.Module,
+    degree: int = 3,
+    *,
+    strict: bool = False,
+    learn_coefficients: bool = True,
+    domain: Domain = "auto",
+    backend: engines.Backend = "auto",
+) -> SwapReport:
+    """Replace every known neuron of ``model`` by its learnable counterpart, in place.
+
+    Each new neuron starts at the one it replaces (same parameters, surrogate, reset, live state), so
+    the model's spikes are the same, to the bit, until training moves the coefficients. Instances used
+    in several places stay shared. Nothing is changed if anything goes wrong.
+
+    Args:
+        model: any module that holds neurons; not a bare neuron.
+        degree: of the polynomials, 1..8.
+        strict: raise if a spiking neuron of a known framework cannot be swapped.
+        learn_coefficients, domain, backend: as for :class:`snn_lnm.LNM`.
+
+    Returns:
+        :class:`SwapReport`, one row per neuron; neurons that stay are listed with the reason.
+
+    Raises:
+        ValueError: a bad argument, a bare neuron, or (``strict``) a neuron that cannot be swapped.
+    """
+    if not isinstance(cast(object, model), nn.Module):
+        raise TypeError(f"swap needs a torch.nn.Module, got {type(model).__name__}.")
+    if check_degree(degree) < 1:
+        raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
+    engines.check_name(backend)
+    adapters = loaded_adapters()
+    options = SwapOptions(degree, learn_coefficients, domain, backend)
+    replacements: dict[int, nn.Module] = {}
+    rows = []
+    for path, module in model.named_modules(remove_duplicate=False):
+        adapter = next((a for a in adapters if isinstance(module, a.native)), None)
+        if adapter is None:
+            continue
+        if module is model:
+            raise ValueError(
+                f"a bare {type(module).__name__} cannot be replaced in place: put it into a module (for "
+                "example torch.nn.Sequential), or construct the framework's LNM yourself."
+            )
+        reason = _obstacle(module, adapter)
+        if not reason and id(module) not in replacements:
+            replacements[id(module)] = _build(module, adapter, options)
+        after = "" if reason else _describe(replacements[id(module)])
+        rows.append(SwapRow(path, type(module).__name__, after, reason))
+    report = SwapReport(tuple(rows))
+    if strict and report.skipped:
+        raise ValueError(f"strict swap: some neurons cannot be swapped, nothing was changed.\n{report}")
+    for parent in [*model.modules()]:
+        for name, child in parent._modules.items():
+            if id(child) in replacements:
+                parent._modules[name] = replacements[id(child)]
+    return report
+
+
+def _obstacle(module: nn.Module, adapter: Adapter) -> str:
+    if isinstance(module, adapter.swapped):
+        return "already learnable"
+    if type(module) in adapter.replace:
+        return ""
+    known = ", ".join(kind.__name__ for kind in adapter.replace)
+    parent = next((kind for kind in adapter.replace if isinstance(module, kind)), None)
+    if parent is not None:
+        return f"a subclass of {parent.__name__}, whose changes would be lost"
+    return f"no learnable counterpart (there is one for {known})"
+
+
+def _build(module: nn.Module, adapter: Adapter, options: SwapOptions) -> nn.Module:
+    new = adapter.replace[type(module)](module, options)
+    new.train(module.training)
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+        new.__dict__[hooks].update(module.__dict__[hooks])
+    return new
+
+
+def _describe(neuron: nn.Module) -> str:
+    degree = getattr(neuron, "degree", None)
+    return type(neuron).__name__ + (f" (degree {degree})" if degree is not None else "")
