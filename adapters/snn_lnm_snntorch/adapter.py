@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import snntorch
 from torch import nn
 
@@ -9,7 +11,7 @@ from snn_lnm.plugins import Adapter, SwapOptions
 from snn_lnm_snntorch.neurons import LNM, SynapticLNM
 
 
-def _keep(old: snntorch.LIF, new: LNM | SynapticLNM) -> nn.Module:
+def _keep(old: Any, new: LNM | SynapticLNM) -> nn.Module:
     """Carry over what a constructor cannot: the very parameters and the live state."""
     for name in ("threshold", "graded_spikes_factor", *(("alpha",) if isinstance(new, SynapticLNM) else ())):
         kind = new._parameters if name in old._parameters else new._buffers
@@ -19,7 +21,7 @@ def _keep(old: snntorch.LIF, new: LNM | SynapticLNM) -> nn.Module:
     return new
 
 
-def _shared(old: snntorch.LIF, options: SwapOptions) -> dict[str, object]:
+def _shared(old: Any, options: SwapOptions) -> dict[str, Any]:
     return {
         "threshold": old.threshold.detach(),
         "spike_grad": old.spike_grad,
@@ -39,7 +41,7 @@ def _shared(old: snntorch.LIF, options: SwapOptions) -> dict[str, object]:
     }
 
 
-def _constructed_reset(old: snntorch.LIF) -> str:
+def _constructed_reset(old: Any) -> str:
     """The reset that the native neuron really performs: its bound update, not its attribute."""
     return {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}[old.state_function.__name__]
 
@@ -50,13 +52,13 @@ def leaky(old: nn.Module, options: SwapOptions) -> nn.Module:
         "graded_spikes_factor": old.graded_spikes_factor.detach(),
         "learn_graded_spikes_factor": isinstance(old.graded_spikes_factor, nn.Parameter),
     }
-    return _keep(old, LNM(old.beta, **_shared(old, options), **graded))  # type: ignore[arg-type]
+    return _keep(old, LNM(old.beta, **_shared(old, options), **graded))
 
 
 def synaptic(old: nn.Module, options: SwapOptions) -> nn.Module:
     assert isinstance(old, snntorch.Synaptic)
     learn = isinstance(old.alpha, nn.Parameter)
-    new = SynapticLNM(old.alpha.detach(), old.beta, learn_alpha=learn, **_shared(old, options))  # type: ignore[arg-type]
+    new = SynapticLNM(old.alpha.detach(), old.beta, learn_alpha=learn, **_shared(old, options))
     return _keep(old, new)
 
 

@@ -161,5 +161,5 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
         syn = self.alpha.clamp(0, 1) * self.syn + input_
         return syn, self._leak(self.mem) + syn
 
-    def _base_state_reset_zero(self, input_: Tensor) -> tuple[int, Tensor]:
+    def _base_state_reset_zero(self, input_: Tensor) -> Any:
         return 0, self._base_state_function(input_)[1]

@@ -53,6 +53,8 @@ class PolynomialNeuron(snntorch.LIF):
     FUSED_RESETS: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
     coefficients: nn.Parameter | Tensor
     mem: Tensor
+    _v_reset: Tensor
+    _gain: Tensor
 
     def _setup(
         self,
@@ -121,8 +123,9 @@ class PolynomialNeuron(snntorch.LIF):
         theta = self.coefficients
         if self.degree >= 2 or (self.degree >= 1 and bool((theta[..., 0] != 0).any())):
             raise ValueError(
-                f"a neuron with f(v) of degree {self.degree} and θ_0 = {theta.detach()[..., 0].tolist()} has no "
-                "single beta, and no NIR node: read .coefficients, or use degree=1 with θ_0 = 0 to export."
+                f"a neuron of degree {self.degree} with θ_0 = {theta.detach()[..., 0].tolist()} has no beta, "
+                "and NIR no polynomial node to export it to: read .coefficients instead, or construct it "
+                "with degree=1 and θ_0 = 0."
             )
         return theta[..., 1]
 
@@ -138,7 +141,7 @@ class PolynomialNeuron(snntorch.LIF):
 
     def _is_fused(self) -> bool:
         cls = type(self)
-        return (
+        return bool(
             self.reset_delay
             and not self.inhibition
             and not self.state_quant
@@ -243,7 +246,7 @@ class PolynomialNeuron(snntorch.LIF):
         super().__setstate__(state)
         self._register()
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
         theirs, ours = prefix + "beta", prefix + "coefficients"
         if theirs in state_dict and ours not in state_dict:
             loaded = leaky_coefficients(cast(Mapping[str, Tensor], state_dict)[theirs], self.degree)
@@ -252,13 +255,14 @@ class PolynomialNeuron(snntorch.LIF):
             del state_dict[theirs]
         if ours in state_dict:
             check_finite(ours, state_dict[ours])
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
         self._reset_mechanism = list(self.reset_dict)[int(self.reset_mechanism_val)]
 
     def extra_repr(self) -> str:
         layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]
+        surrogate = self._dynamics().surrogate
         path = "fused" if self._is_fused() else "host"
         return (
             f"degree={self.degree}, layout={layout}, reset_mechanism={self.reset_mechanism!r}, "
-            f"reset_delay={self.reset_delay}, surrogate={self._dynamics().surrogate}, domain={self.domain}, path={path}"
+            f"reset_delay={self.reset_delay}, surrogate={surrogate}, domain={self.domain}, path={path}"
         )
