@@ -24,12 +24,13 @@ struct Plan {
   int64_t steps, neurons, inner, groups, period, repeats, tiles, chunks, local_groups;
 
   Plan(int64_t steps, int64_t neurons, int64_t inner, int64_t groups)
-      : steps(steps), neurons(neurons), inner(groups == 1 ? neurons : inner), groups(groups) {
+      : steps(steps), neurons(neurons), inner(groups == 1 ? std::min(neurons, kTile) : inner), groups(groups) {
+    // One set of parameters repeats with any period: take a tile, the last of which may be shorter.
     period = this->inner * groups;
-    repeats = neurons / period;
+    repeats = (neurons + period - 1) / std::max<int64_t>(1, period);
     tiles = (period + kTile - 1) / kTile;
-    chunks = std::clamp<int64_t>((16 + tiles - 1) / tiles, 1, repeats);
-    local_groups = std::min(groups, (std::min(kTile, period) - 1) / this->inner + 2);
+    chunks = std::clamp<int64_t>(tiles ? (64 + tiles - 1) / tiles : 1, 1, std::max<int64_t>(1, repeats));
+    local_groups = std::min(groups, (std::min(kTile, period) - 1) / std::max<int64_t>(1, this->inner) + 2);
   }
   int64_t items() const { return tiles * chunks; }
   int64_t grain() const { return std::max<int64_t>(1, 32768 * items() / (steps * neurons + 1)); }
@@ -137,7 +138,8 @@ struct Forward {
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
-      for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
+      const int64_t width = std::min(tile.width, plan.neurons - base);
+      for_each_vector<V>(width, [&](int64_t j, auto n) {
         const auto& number = UNIFORM ? shared : numbers[j];
         state[j] = load<V>(v + base + j * L, n);
         synaptic[j] = d.synapse ? load<V>(current + base + j * L, n) : V{};
@@ -147,7 +149,7 @@ struct Forward {
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
         const bool last = t + 1 == plan.steps;
-        for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
+        for_each_vector<V>(width, [&](int64_t j, auto n) {
           const auto& number = UNIFORM ? shared : numbers[j];
           const int64_t at = row + j * L;
           if (!last) __builtin_prefetch(x + at + plan.neurons);
@@ -164,7 +166,7 @@ struct Forward {
         });
       }
       if (d.synapse) {
-        for_each_vector<V>(tile.width, [&](int64_t j, auto n) { store(last_current + base + j * L, synaptic[j], n); });
+        for_each_vector<V>(width, [&](int64_t j, auto n) { store(last_current + base + j * L, synaptic[j], n); });
       }
     }
     if (stream_spikes || stream_h) stream_fence();
@@ -189,14 +191,16 @@ struct Backward {
   bool need_gain, need_currents;
 
   static constexpr int64_t L = kLanes<Vec<T>>;
-  static constexpr int64_t kFlush = 16;  // steps that lanes sum in their own type before double
+  // Rows that the lanes sum in their own type before going to double.
+  template <bool UNIFORM>
+  static constexpr int64_t kRows = UNIFORM ? 4 : 16;
 
   // The current of every step, [steps, vectors]: recomputed instead of being kept from the forward.
   template <bool UNIFORM>
-  void recompute_currents(const Tile& tile, int64_t base, const std::vector<Numbers<Vec<T>>>& numbers,
+  void recompute_currents(int64_t base, int64_t width, const std::vector<Numbers<Vec<T>>>& numbers,
                           std::vector<Vec<T>>& currents) const {
-    const int64_t vectors = (tile.width + L - 1) / L;
-    for_each_vector<Vec<T>>(tile.width, [&](int64_t j, auto n) {
+    const int64_t vectors = currents.size() / plan.steps;
+    for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) {
       auto state = dynamics.synapse ? load<Vec<T>>(current + base + j * L, n) : Vec<T>{};
       for (int64_t t = 0; t < plan.steps; ++t) {
         auto input = load<Vec<T>>(x + t * plan.neurons + base + j * L, n);
@@ -233,12 +237,14 @@ struct Backward {
     std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
     std::vector<V> currents(need_currents ? plan.steps * vectors : 0);
     V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
+    int64_t rows = 0;
     const bool streaming = can_stream<IO, T>(plan, d_x);
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
-      if (need_currents) recompute_currents<UNIFORM>(tile, base, numbers, currents);
-      for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
+      const int64_t width = std::min(tile.width, plan.neurons - base);
+      if (need_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
+      for_each_vector<V>(width, [&](int64_t j, auto n) {
         membrane[j] = load<V>(h + (plan.steps - 1) * plan.neurons + base + j * L, n);
         d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
@@ -248,7 +254,7 @@ struct Backward {
         const int64_t row = t * plan.neurons + base;
         const bool last = t + 1 == plan.steps;
         Sums<V> row_sum = UNIFORM ? sums[0] : Sums<V>{};
-        for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
+        for_each_vector<V>(width, [&](int64_t j, auto n) {
           const auto& number = UNIFORM ? shared : numbers[j];
           auto& sum = UNIFORM ? row_sum : sums[j];
           const int64_t at = row + j * L;
@@ -273,9 +279,9 @@ struct Backward {
           if (d_x) put(d_x + at, d_c, n, streaming);
         });
         if (UNIFORM) sums[0] = row_sum;
-        if (t % (UNIFORM ? 2 : kFlush) == 0) flush<UNIFORM>(sums, tile);
+        if (++rows % kRows<UNIFORM> == 0) flush<UNIFORM>(sums, tile);
       }
-      for_each_vector<V>(tile.width, [&](int64_t j, auto n) {
+      for_each_vector<V>(width, [&](int64_t j, auto n) {
         V d_start = d_state[j];
         if (d.state_is_membrane()) {
           const auto& number = UNIFORM ? shared : numbers[j];
@@ -284,8 +290,8 @@ struct Backward {
         if (d_v) store(d_v + base + j * L, d_start, n);
         if (d_current) store(d_current + base + j * L, d_synaptic[j], n);
       });
-      flush<UNIFORM>(sums, tile);
     }
+    flush<UNIFORM>(sums, tile);
     if (streaming) stream_fence();
   }
 };
