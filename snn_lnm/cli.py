@@ -3,47 +3,86 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from snn_lnm import available_adapters
+from snn_lnm.parameters import MAX_DEGREE
 
 __all__ = ["main"]
+
+DEMO_NEEDS = {"snntorch": "snntorch", "sklearn": "scikit-learn", "matplotlib": "matplotlib", "tqdm": "tqdm"}
+"""Import name -> name on PyPI of what only the demo imports."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    return options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m snn_lnm", description="Learnable neurons for spiking networks."
+        prog="python -m snn_lnm", description="Learnable polynomial neurons for spiking networks."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("adapters", help="list the frameworks that swap() knows")
-    demo = commands.add_parser("demo", help="train an snnTorch model on real digits, before and after swap()")
-    demo.add_argument(
-        "--data", type=Path, help=".npz with x [n, 8, 8] or [n, 64] and y [n]; default: sklearn's digits"
+    adapters = commands.add_parser("adapters", help="list the frameworks that swap() can handle here")
+    adapters.set_defaults(run=_adapters)
+    demo = commands.add_parser(
+        "demo",
+        help="train an snnTorch network on handwritten digits, as it is and swapped",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_argument("--epochs", type=int, default=12)
-    demo.add_argument("--seed", type=int, default=0)
-    demo.add_argument("--degree", type=int, default=3)
+    demo.set_defaults(run=_demo)
     demo.add_argument(
-        "--figure", type=Path, default=Path("outputs/demo.png"), help="where to save the figure"
+        "--data", type=Path, help=".npz with x [n, 8, 8] or [n, 64] and y [n]; None: scikit-learn's digits"
     )
-    options = parser.parse_args(arguments)
-    return _adapters() if options.command == "adapters" else _demo(options)
+    demo.add_argument("--epochs", type=_integer(1, 10_000), default=20, help="of training, for each network")
+    demo.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of weights, spikes and batches")
+    demo.add_argument("--degree", type=_integer(1, MAX_DEGREE), default=3, help="of the learned polynomials")
+    demo.add_argument("--figure", type=Path, default=Path("outputs/demo.png"), help="where to save it")
+    return parser
 
 
-def _adapters() -> int:
+def _integer(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"expected an integer from {lowest} to {highest}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _adapters(options: argparse.Namespace) -> int:
+    from snn_lnm import available_adapters
+
+    rows = [("framework", "version", "state", "from", "reason")]
     for row in available_adapters():
-        print(
-            f"{row.name:<14} {row.framework_version or '-':<10} {row.state:<12} {row.distribution}  {row.reason}".rstrip()
-        )
+        rows.append((row.name, row.framework_version or "-", row.state, row.distribution, row.reason))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
 
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from snn_lnm.demo import run
+        from snn_lnm import demo
     except ModuleNotFoundError as error:
-        print(f"The demo needs {error.name}: pip install 'snn-lnm[demo]' (or `make demo` in a clone).")
+        if error.name not in DEMO_NEEDS:
+            raise
+        print(
+            f"The demo needs {DEMO_NEEDS[error.name]}, which is not installed: pip install 'snn-lnm[demo]'",
+            file=sys.stderr,
+        )
         return 1
-    return run(options.data, options.epochs, options.seed, options.degree, options.figure)
+    try:
+        digits = demo.load(options.data, options.seed)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return demo.run(digits, options.epochs, options.seed, options.degree, options.figure)

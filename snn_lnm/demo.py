@@ -1,11 +1,16 @@
-"""The demo: one snnTorch network, trained on real handwritten digits before and after `swap`."""
+"""The demo: one snnTorch network, trained on real handwritten digits as it is and after `swap`."""
 
 from __future__ import annotations
 
 import copy
+import statistics
 import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import snntorch as snn
@@ -18,39 +23,37 @@ from tqdm import tqdm
 from snn_lnm.plot import demo_figure
 from snn_lnm.swap import swap
 
-__all__ = ["Net", "run"]
+__all__ = ["Digits", "Net", "load", "run"]
 
-STEPS, BATCH = 25, 128
+STEPS, BATCH, BETA, CLASSES = 25, 128, 0.9, 10
 
 
 class Net(nn.Module):
-    """An unmodified snnTorch network, as snnTorch's tutorials write it: nothing here knows of snn_lnm."""
+    """A network as snnTorch's tutorials write it: nothing here knows of snn_lnm."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fc1 = nn.Linear(64, 1000)
-        self.lif1 = snn.Leaky(beta=0.9)
-        self.fc2 = nn.Linear(1000, 10)
-        self.lif2 = snn.Leaky(beta=0.9)
+        self.lif1 = snn.Leaky(beta=BETA)
+        self.fc2 = nn.Linear(1000, CLASSES)
+        self.lif2 = snn.Leaky(beta=BETA)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mem1 = self.lif1.init_leaky()
         mem2 = self.lif2.init_leaky()
-        hidden_rec, spk_rec, mem_rec = [], [], []
+        spk2_rec, mem2_rec = [], []
         for step in range(x.size(0)):
             cur1 = self.fc1(x[step])
             spk1, mem1 = self.lif1(cur1, mem1)
             cur2 = self.fc2(spk1)
             spk2, mem2 = self.lif2(cur2, mem2)
-            hidden_rec.append(spk1)
-            spk_rec.append(spk2)
-            mem_rec.append(mem2)
-        return torch.stack(hidden_rec), torch.stack(spk_rec), torch.stack(mem_rec)
+            spk2_rec.append(spk2)
+            mem2_rec.append(mem2)
+        return torch.stack(spk2_rec), torch.stack(mem2_rec)
 
 
-@dataclass
-class Digits:
-    """Spike trains of a train and a test split, `[T, n, 64]`, and their labels."""
+class Digits(NamedTuple):
+    """Spike trains `[STEPS, n, 64]` of a train and a test split, and their labels `[n]`."""
 
     train_x: Tensor
     train_y: Tensor
@@ -58,106 +61,151 @@ class Digits:
     test_y: Tensor
 
 
-@dataclass
-class History:
-    """What training gave, per epoch."""
+def load(path: Path | None, seed: int) -> Digits:
+    """The digits, 4/5 for training, rate-coded: brightness is the probability of a spike per step.
 
+    Args:
+        path: an .npz with x `[n, 8, 8]` or `[n, 64]`, not negative, and y `[n]`, integers 0..9;
+            None: the 1,797 images that ship with scikit-learn.
+
+    Raises:
+        ValueError: the file holds something else.
+        OSError: it cannot be read.
+    """
+    images, labels = load_digits(return_X_y=True) if path is None else _read(path)
+    x = torch.from_numpy(images.reshape(len(images), 64).astype(np.float32))
+    y = torch.from_numpy(labels.astype(np.int64))
+    torch.manual_seed(seed)
+    order = torch.randperm(len(x))
+    x, y = x[order] / x.max(), y[order]
+    spikes = spikegen.rate(x, num_steps=STEPS)  # pyright: ignore[reportArgumentType] - annotated as bool
+    split = len(x) * 4 // 5
+    return Digits(spikes[:, :split], y[:split], spikes[:, split:], y[split:])
+
+
+def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    try:
+        file = np.load(path)
+        arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
+    if not {"x", "y"} <= set(arrays):
+        raise ValueError(f"{path} must be an .npz file with the arrays x and y, it has {sorted(arrays)}.")
+    x, y = arrays["x"], arrays["y"]
+    if x.shape[1:] not in ((8, 8), (64,)) or y.shape != x.shape[:1] or len(x) < 10:
+        raise ValueError(
+            f"{path}: x must be [n, 8, 8] or [n, 64] and y [n] with n >= 10, got {[*x.shape]} and {[*y.shape]}."
+        )
+    if x.dtype.kind not in "biuf" or not (np.isfinite(x).all() and x.min() >= 0 and x.max() > 0):
+        raise ValueError(f"{path}: x must hold finite brightnesses >= 0, some of them above 0.")
+    if y.dtype.kind not in "iu" or not (y.min() >= 0 and y.max() < CLASSES):
+        raise ValueError(f"{path}: y must hold integers from 0 to {CLASSES - 1}.")
+    return x, y
+
+
+@contextmanager
+def recording(net: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The `(spikes, membrane)` of every neuron layer at every step while the context is open."""
+    record: list[tuple[Tensor, Tensor]] = []
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: record.append(output))
+        for module in net.modules()
+        if isinstance(module, snn.Leaky)  # a swapped neuron still is one
+    ]
+    try:
+        yield record
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def same_outputs(native: nn.Module, swapped: nn.Module, x: Tensor) -> bool:
+    """Spikes and membranes of every layer at every step are `torch.equal`."""
+    with recording(native) as theirs, recording(swapped) as ours:
+        native(x)
+        swapped(x)
+    return all(
+        torch.equal(a, b) for t, o in zip(theirs, ours, strict=True) for a, b in zip(t, o, strict=True)
+    )
+
+
+@dataclass
+class Training:
+    """One network, its optimizer and what its epochs gave."""
+
+    name: str
+    net: nn.Module
+    bar: Any
+    generator: torch.Generator
     accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     spikes: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=5e-4)
 
-def load(path: Path | None, seed: int) -> Digits:
-    """The digits, rate-coded: each pixel fires with its own intensity as probability per step.
-
-    Raises:
-        ValueError: the file has no x `[n, 8, 8]` or `[n, 64]` and y `[n]`.
-    """
-    if path is None:
-        images, labels = load_digits(return_X_y=True)
-    else:
-        with np.load(path) as file:
-            if not {"x", "y"} <= set(file.files):
-                raise ValueError(f"{path} must hold the arrays x and y, it holds {sorted(file.files)}.")
-            images, labels = file["x"], file["y"]
-        if images.reshape(len(images), -1).shape[1] != 64 or len(images) != len(labels):
-            raise ValueError(
-                f"{path}: x must be [n, 8, 8] or [n, 64] and y [n], got {images.shape}, {labels.shape}."
-            )
-    x = torch.tensor(images.reshape(len(images), 64), dtype=torch.float32)
-    x, y = x / x.max(), torch.tensor(labels, dtype=torch.long)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x), generator=generator)
-    split = len(x) * 4 // 5
-    torch.manual_seed(seed)
-    spikes = spikegen.rate(x[order], num_steps=STEPS)
-    y = y[order]
-    return Digits(spikes[:, :split], y[:split], spikes[:, split:], y[split:])
-
-
-@torch.no_grad()
-def evaluate(net: nn.Module, digits: Digits) -> tuple[float, float]:
-    """Test accuracy (the class with most output spikes, membranes break ties) and spikes per sample."""
-    hidden, spikes, membranes = net(digits.test_x)
-    score = spikes.sum(0) + membranes.mean(0) * 1e-3
-    accuracy = (score.argmax(1) == digits.test_y).float().mean().item()
-    return accuracy, ((hidden.sum() + spikes.sum()) / len(digits.test_y)).item()
-
-
-def train(net: nn.Module, digits: Digits, epochs: int, seed: int, title: str) -> History:
-    """Adam on the cross-entropy of every step's output membrane, as in snnTorch's tutorial 5."""
-    optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
-    loss_of = nn.CrossEntropyLoss()
-    generator = torch.Generator().manual_seed(seed)
-    history = History()
-    for epoch in range(epochs):
+    def epoch(self, digits: Digits) -> None:
+        """Cross-entropy of the output membrane at every step, as in snnTorch's tutorial 5."""
         start = time.perf_counter()
-        batches = torch.randperm(len(digits.train_y), generator=generator).split(BATCH)
-        for batch in tqdm(batches, desc=f"{title} epoch {epoch + 1}/{epochs}", leave=epoch + 1 == epochs):
-            _, _, membranes = net(digits.train_x[:, batch])
-            labels = digits.train_y[batch].repeat(STEPS)
-            loss = loss_of(membranes.flatten(0, 1), labels)
-            optimizer.zero_grad()
+        for batch in torch.randperm(len(digits.train_y), generator=self.generator).split(BATCH):
+            _, membranes = self.net(digits.train_x[:, batch])
+            loss = nn.functional.cross_entropy(membranes.flatten(0, 1), digits.train_y[batch].repeat(STEPS))
+            self.optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
-        history.seconds.append(time.perf_counter() - start)
-        accuracy, history.spikes = evaluate(net, digits)
-        history.accuracy.append(accuracy)
-    return history
+            self.optimizer.step()
+            self.bar.update()
+        self.seconds.append(time.perf_counter() - start)
+        self.evaluate(digits)
+        self.bar.set_postfix_str(f"test accuracy {self.accuracy[-1]:.1%}")
+
+    @torch.no_grad()
+    def evaluate(self, digits: Digits) -> None:
+        """The class whose neuron spikes most often wins; spikes of all layers are counted."""
+        with recording(self.net) as record:
+            spikes, _ = self.net(digits.test_x)
+        self.accuracy.append((spikes.sum(0).argmax(1) == digits.test_y).float().mean().item())
+        self.spikes = sum(s.sum().item() for s, _ in record) / len(digits.test_y)
 
 
-def same_outputs(native: nn.Module, swapped: nn.Module, digits: Digits) -> bool:
-    with torch.no_grad():
-        pairs = zip(native(digits.test_x), swapped(digits.test_x), strict=True)
-        return all(torch.equal(theirs, ours) for theirs, ours in pairs)
+def _table(trainings: list[Training]) -> str:
+    rows = {
+        "": [t.name for t in trainings],
+        "test accuracy": [f"{t.accuracy[-1]:.1%}" for t in trainings],
+        "training, s per epoch": [f"{statistics.median(t.seconds):.3f}" for t in trainings],
+        "spikes per sample": [f"{t.spikes:.0f}" for t in trainings],
+    }
+    return "\n".join(f"{name:<24}" + "".join(f"{cell:>16}" for cell in cells) for name, cells in rows.items())
 
 
-def run(data: Path | None, epochs: int, seed: int, degree: int, figure: Path) -> int:
+def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> int:
     """Run the demo; returns the exit status: 1 if the swap changed any output."""
-    digits = load(data, seed)
     torch.manual_seed(seed)
     native = Net()
     learnable = copy.deepcopy(native)
     print(swap(learnable, degree=degree), end="\n\n")
-    equal = same_outputs(native, learnable, digits)
-    n = len(digits.test_y)
+    equal = same_outputs(native, learnable, digits.test_x)
+    images = len(digits.test_y)
     print(
-        f"At the swap, all spikes and membranes of {n} test samples over {STEPS} steps: torch.equal is {equal}."
+        f"Right after the swap, spikes and membranes of both layers, {images} test images, {STEPS} steps:\n"
+        f"torch.equal(native, swapped) is {equal}.\n",
+        flush=True,
     )
     if not equal:
         return 1
-    leaky = train(native, digits, epochs, seed, "Leaky")
-    learned = train(learnable, digits, epochs, seed, f"LNM degree {degree}")
-    print(f"\n{'':<24}{'Leaky':>12}{'LNM':>12}")
-    median = [float(np.median(history.seconds)) for history in (leaky, learned)]
-    print(f"{'test accuracy':<24}{leaky.accuracy[-1]:>12.1%}{learned.accuracy[-1]:>12.1%}")
-    print(
-        f"{'training s per epoch':<24}{median[0]:>12.3f}{median[1]:>12.3f}   ({median[0] / median[1]:.2f}x)"
-    )
-    print(f"{'spikes per sample':<24}{leaky.spikes:>12.1f}{learned.spikes:>12.1f}")
-    layers = {name: m for name, m in learnable.named_modules() if hasattr(m, "coefficients")}
-    demo_figure(
-        figure, {"Leaky": leaky.accuracy, f"LNM, degree {degree}": learned.accuracy}, layers, beta=0.9
-    )
-    print(f"\nFigure: {figure}")
+    batches = epochs * -(-len(digits.train_y) // BATCH)
+    trainings = [
+        Training(name, net, tqdm(total=batches, desc=f"{name:<14}"), torch.Generator().manual_seed(seed))
+        for name, net in (("Leaky", native), (f"LNM, degree {degree}", learnable))
+    ]
+    for _ in range(epochs):
+        for training in trainings:  # in turn, so that a drift of the machine's speed hits both
+            training.epoch(digits)
+    for training in trainings:
+        training.bar.close()
+    error = (trainings[0].accuracy[-1] * (1 - trainings[0].accuracy[-1]) / images) ** 0.5
+    print(f"\n{_table(trainings)}\n\nOne seed, {images} test images: the standard error is {error:.1%}.")
+    layers = {name: module for name, module in learnable.named_modules() if isinstance(module, snn.Leaky)}
+    demo_figure(figure, {t.name: t.accuracy for t in trainings}, layers, BETA)
+    print(f"Figure: {figure}")
     return 0

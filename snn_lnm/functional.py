@@ -130,5 +130,7 @@ def run(
     elif current is None:
         current = torch.zeros_like(v)
     start = State(v, current)
+    if not single_step and x.shape[0] == 0:
+        return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     engine = engines.choose(x, parameters, dynamics, backend)
     return Output(*engine(x, start, parameters, dynamics, single_step, membrane))

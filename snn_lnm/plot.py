@@ -1,4 +1,4 @@
-"""Figures. Imports matplotlib, so nothing else imports this module but the demo."""
+"""Figures. Imports matplotlib, so only the demo imports this module."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from snn_lnm.parameters import Dynamics, Parameters
 from snn_lnm.reference import polynomial
-
-matplotlib.use("Agg", force=False)
-from matplotlib import pyplot as plt
 
 __all__ = ["demo_figure"]
 
@@ -21,32 +20,39 @@ __all__ = ["demo_figure"]
 def demo_figure(
     path: Path, accuracy: Mapping[str, Sequence[float]], layers: Mapping[str, Any], beta: float
 ) -> None:
-    """Accuracy per epoch, and each layer's learned f(v) against the leak β·v it started from.
+    """Accuracy per epoch, and each layer's learned f(v) beside the leak β·v it started from.
 
     Args:
+        path: the image to write; missing folders are made.
         accuracy: curve name -> test accuracy after each epoch, 0..1.
-        layers: layer name -> neuron with one set of coefficients.
+        layers: layer name -> swapped neuron with one set of coefficients, `[D+1]`.
+        beta: the leak before training.
     """
-    figure, axes = plt.subplots(
-        1, 1 + len(layers), figsize=(4.2 * (1 + len(layers)), 3.6), layout="constrained"
-    )
-    axes = [axes] if not layers else list(axes)
+    panels = 1 + len(layers)
+    figure = Figure(figsize=(4.4 * panels, 3.8), layout="constrained")
+    figure.suptitle("The same network on handwritten digits, before and after swap()")
+    first, *others = figure.subplots(1, panels, squeeze=False)[0]
     for name, curve in accuracy.items():
-        axes[0].plot(range(1, len(curve) + 1), [100 * value for value in curve], marker="o", ms=3, label=name)
-    axes[0].set(title="Handwritten digits", xlabel="epoch", ylabel="test accuracy (%)")
-    axes[0].legend()
-    for axis, (name, neuron) in zip(axes[1:], layers.items(), strict=True):
-        edge = 1.5 * float(neuron.threshold)
-        v = torch.linspace(-1.2 * edge, 1.2 * edge, 241)
-        one = torch.ones(())
-        numbers = Parameters(neuron.coefficients.detach(), one, one, one)
-        f = polynomial(v, numbers, Dynamics(charge="map", domain=neuron.domain))
-        axis.plot(v, beta * v, "--", color="0.5", label=f"Leaky: {beta}·v")
-        axis.plot(v, f, label="learned f(v)")
-        axis.axvspan(-edge, edge, color="0.95", label="domain")
-        axis.axvline(float(neuron.threshold), color="0.7", lw=0.8, ls=":", label="threshold")
-        axis.set(title=name, xlabel="membrane v", ylabel="f(v)")
-        axis.legend(fontsize="small")
+        first.plot(range(1, len(curve) + 1), [100 * value for value in curve], marker="o", ms=3, label=name)
+    first.set(title="Accuracy", xlabel="epoch", ylabel="test accuracy (%)")
+    first.xaxis.set_major_locator(MaxNLocator(integer=True))
+    first.legend(loc="lower right")
+    for axes, (name, neuron) in zip(others, layers.items(), strict=True):
+        _polynomial_panel(axes, name, neuron, beta)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
+
+
+def _polynomial_panel(axes: Axes, name: str, neuron: Any, beta: float) -> None:
+    threshold = float(neuron.threshold.detach())
+    v = torch.linspace(-1.5 * threshold, 1.5 * threshold, 301)
+    one = torch.ones(())
+    numbers = Parameters(neuron.coefficients.detach(), one, one, one)
+    f = polynomial(v, numbers, Dynamics(charge="map", domain=neuron.domain))
+    axes.axhline(0, color="0.85", lw=0.8)
+    axes.axvline(0, color="0.85", lw=0.8)
+    axes.axvline(threshold, color="0.5", lw=0.9, ls=":", label="threshold")
+    axes.plot(v.numpy(), (beta * v).numpy(), "--", color="0.4", label=f"LIF, {beta}·v")
+    axes.plot(v.numpy(), f.numpy(), color="C1", label="learned")
+    axes.set(title=f"Layer {name}", xlabel="membrane $v$", ylabel=r"$f_\theta(v)$")
+    axes.legend(loc="upper left")

@@ -134,7 +134,7 @@ def step(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) ->
 
 
 def scan(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) -> tuple[Tensor, Tensor, State]:
-    """All time steps of ``x``, `[T, B, ...]`: ``(spikes, h, last state)``.
+    """All time steps of ``x``, `[T, B, ...]`, T ≥ 1: ``(spikes, h, last state)``.
 
     Half-precision inputs are computed in float32; spikes come back in the input's dtype, membranes
     and states in the arithmetic dtype.
@@ -145,6 +145,4 @@ def scan(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) ->
         s_t, h_t, state = step(x_t, state, parameters, dynamics)
         spikes.append(s_t)
         h.append(h_t)
-    if not spikes:
-        return torch.empty_like(x), torch.empty_like(x, dtype=arithmetic), state
     return torch.stack(spikes).to(x.dtype), torch.stack(h), state

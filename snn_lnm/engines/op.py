@@ -181,8 +181,6 @@ def run(
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
     step = x.shape if single_step else x.shape[1:]
-    if not single_step and x.shape[0] == 0:
-        return torch.empty_like(x), torch.empty_like(x, dtype=STATE_DTYPE[x.dtype]), state
     inner, flat = _layout(parameters, step)
     save = membrane or torch.is_grad_enabled()
     spikes, h, last_v, last_current = torch.ops.snn_lnm.forward.default(

@@ -1,0 +1,195 @@
+"""The compiled engine gives the reference's bits, its gradients, and keeps one float per element."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snn_lnm import LNM, engines, explain_backend, functional
+from snn_lnm.engines import cpp
+from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.testing import problems
+
+EDGES = st.sampled_from(
+    [(1, 15), (1, 16), (2, 17), (1, 511), (3, 512), (1, 513), (2, 3, 7, 7), (5, 1025), (40, 10)]
+)
+
+
+def outputs(problem, backend):
+    out = functional.run(*problem, backend=backend)
+    return [out.spikes, out.membrane, *(value for value in out.state if value is not None)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@given(st.data())
+def test_same_bits(dtype, data):
+    arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
+    problem = data.draw(problems(dtype=arithmetic, shapes=EDGES))
+    problem = problem._replace(x=problem.x.to(dtype))
+    for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
+        assert ours.dtype == law.dtype and torch.equal(ours.nan_to_num(nan=7), law.nan_to_num(nan=7))
+
+
+def gradients(problem, backend, dtype):
+    """Gradients of a random loss on every output, with respect to everything."""
+
+    def leaf(value):
+        return None if value is None else value.to(dtype).clone().requires_grad_()
+
+    x, state = leaf(problem.x), State(*map(leaf, problem.state))
+    parameters = Parameters(*map(leaf, problem.parameters))
+    out = functional.run(x, state, parameters, problem.dynamics, backend=backend)
+    generator = torch.Generator().manual_seed(1)
+    loss = torch.zeros((), dtype=dtype)
+    for value in (out.spikes, out.membrane, *out.state):
+        if value is not None:
+            loss = (
+                loss
+                + (value * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
+            )
+    leaves = [value for value in (x, *state, *parameters) if value is not None]
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+
+
+@given(problems(shapes=EDGES, max_steps=40))
+def test_same_gradients(problem):
+    """Both engines add the same terms in another order.
+
+    In float64 each of the n terms carries a few roundings; sums of n terms in any order differ by at
+    most n·eps times the sum of |terms|, for which the largest gradient times n is a generous bound:
+    relative to max |gradient| the difference is below n²·eps, and n²·eps < 1e-6 here, while a wrong
+    term shows at the order of 1. What is asserted is far tighter.
+    """
+    ours, law = gradients(problem, "cpp", torch.float64), gradients(problem, "reference", torch.float64)
+    for mine, true in zip(ours, law, strict=True):
+        if true.isfinite().all():
+            scale = true.abs().max() + 1e-3
+            assert ((mine - true).abs().max() / scale).item() < 1e-9
+
+
+def problem_of(shape):
+    theta = torch.tensor([0.01, 0.9, 0.02, -0.03])
+    numbers = Parameters(theta, torch.tensor(0.8), torch.tensor(0.0), torch.tensor(1.0))
+    dynamics = Dynamics(charge="map", reset="soft", domain=(-1.5, 1.5))
+    return torch.randn(shape), State(torch.zeros(shape[1:])), numbers, dynamics
+
+
+def test_gradients_do_not_depend_on_threads_or_luck():
+    x, state, numbers, dynamics = problem_of((16, 33, 129))
+    results = []
+    for threads in (1, 2, 2):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        leaves = [x.clone().requires_grad_(), numbers.coefficients.clone().requires_grad_()]
+        out = functional.run(
+            leaves[0], state, numbers._replace(coefficients=leaves[1]), dynamics, backend="cpp"
+        )
+        results.append(torch.autograd.grad(out.membrane.square().sum() + out.spikes.sum(), leaves))
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft", "none", "hard_next", "soft_next"])
+def test_one_float_per_element_is_kept(reset):
+    shape = (20, 8, 64)
+    x, state, numbers, _ = problem_of(shape)
+    x.requires_grad_()
+    theta = numbers.coefficients.clone().requires_grad_()
+    saved = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.setdefault(t.data_ptr(), t), lambda t: t):
+        run = functional.run(
+            x,
+            state,
+            numbers._replace(coefficients=theta),
+            Dynamics(charge="map", reset=reset, domain=(-1, 1)),
+            backend="cpp",
+            membrane=False,
+        )
+    inputs = {value.data_ptr() for value in (x, theta, state.v, *numbers) if value is not None}
+    kept = sum(t.numel() for pointer, t in saved.items() if pointer not in inputs and t.numel() > 1)
+    assert 0 < kept <= x.numel() and run.spikes.requires_grad
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiles_without_graph_breaks(backend):
+    neuron, x = LNM(degree=3, charge="map"), torch.randn(5, 2, 3, requires_grad=True)
+
+    def loss(value):
+        spikes, state = neuron(value)
+        return spikes, state.v
+
+    eager = loss(x)
+    (expected,) = torch.autograd.grad(eager[0].sum() + eager[1].sum(), x)
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)(x)
+    (found,) = torch.autograd.grad(compiled[0].sum() + compiled[1].sum(), x)
+    assert torch.equal(eager[0], compiled[0]) and torch.equal(eager[1], compiled[1])
+    assert torch.equal(expected, found)
+
+
+def test_exports():
+    neuron, x = LNM(degree=2), torch.randn(4, 2, 3)
+
+    class Spikes(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neuron = neuron
+
+        def forward(self, x):
+            return self.neuron(x)[0]
+
+    program = torch.export.export(Spikes(), (x,))
+    assert torch.equal(program.module()(x), neuron(x)[0])
+
+
+# opcheck itself reads .grad of a non-leaf.
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
+def test_opcheck():
+    x, state, numbers, _ = problem_of((3, 2, 5))
+    for alpha, current in ((None, None), (torch.tensor(0.5), torch.randn(2, 5))):
+        arguments = (
+            x.clone().requires_grad_(), state.v, current,
+            numbers.coefficients.clone().requires_grad_(), *numbers[1:4], alpha,
+            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, True,
+        )  # fmt: skip
+        torch.library.opcheck(torch.ops.snn_lnm.forward.default, arguments)
+
+
+def test_second_derivative_is_refused():
+    x, state, numbers, dynamics = problem_of((3, 2, 5))
+    out = functional.run(x.requires_grad_(), state, numbers, dynamics, backend="cpp")
+    (first,) = torch.autograd.grad(out.membrane.sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="backend='reference'"):
+        first.sum().backward()
+
+
+def test_without_a_compiler(monkeypatch):
+    monkeypatch.setattr(cpp, "obstacle", lambda: "no compiler in this test.")
+    monkeypatch.setattr(engines, "_warned", set())
+    problem = problem_of((3, 2, 5))
+    with pytest.raises(RuntimeError, match="no compiler in this test"):
+        functional.run(*problem, backend="cpp")
+    with pytest.warns(RuntimeWarning, match="reference engine") as caught:
+        functional.run(*problem)
+        functional.run(*problem)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        functional.run(*problem, backend="reference")
+    assert "no compiler in this test" in explain_backend(problem[0])
+
+
+def test_a_user_s_surrogate_runs_on_the_reference():
+    dynamics = Dynamics(surrogate=lambda u: torch.sigmoid(4 * u))
+    problem = problem_of((3, 2, 5))[:3]
+    assert functional.run(*problem, dynamics).spikes.unique().numel() > 2
+    with pytest.raises(RuntimeError, match="callable of your own"):
+        functional.run(*problem, dynamics, backend="cpp")
+
+
+def test_triton_is_refused_in_a_sentence():
+    with pytest.raises(RuntimeError, match="triton engine is not part of this release"):
+        functional.run(*problem_of((3, 2, 5)), backend="triton")

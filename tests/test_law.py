@@ -1,0 +1,194 @@
+"""The reference against an oracle in plain Python numbers, and the properties of any such neuron."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snn_lnm import functional
+from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.testing import problems
+
+
+def oracle(x, v, c, theta, threshold, v_r, g, alpha, d):
+    """One neuron, one float at a time, written from the design and not from the code."""
+
+    def f(u):
+        def horner(w):
+            p = theta[-1]
+            for coefficient in theta[-2::-1]:
+                p = p * w + coefficient
+            return p
+
+        if d.domain is None or d.domain[0] <= u <= d.domain[1]:
+            return horner(u)
+        w = max(d.domain[0], min(d.domain[1], u))
+        if d.extension == "constant":
+            return horner(w)
+        slope = theta[1] if len(theta) > 1 else 0.0
+        low, high = (-1.0, 1.0) if d.charge == "map" else (-2 / g, 0.0)
+        slope = max(low, min(high, slope)) if len(theta) > 1 else 0.0
+        return (slope * u + theta[0]) + (horner(w) - (slope * w + theta[0]))
+
+    def fires(h):
+        return h >= threshold if d.fire_at_threshold else h > threshold
+
+    spikes, membranes = [], []
+    for x_t in x:
+        if alpha is None:
+            current = x_t
+        elif d.synapse == "decay":
+            current = c = alpha * c + x_t
+        else:
+            current = c + x_t
+            c = current - alpha * current
+        before = v
+        if d.reset == "hard_next" and fires(v):
+            before = v_r
+        h = f(before) + g * current if d.charge == "map" else before + g * (f(before) + current)
+        if d.reset == "soft_next" and fires(v):
+            h = h - threshold
+        s = fires(h)
+        v = h
+        if s and d.reset == "hard":
+            v = v_r
+        if s and d.reset == "soft":
+            v = h - threshold
+        spikes.append(float(s))
+        membranes.append(h)
+    return spikes, membranes, v, c
+
+
+def broadcast(value, step, trailing=0):
+    """The three layouts, by hand: per layer, per channel (dim 1), per neuron."""
+    layout = value.shape[: value.dim() - trailing]
+    tail = value.shape[value.dim() - trailing :]
+    if len(layout) == 1:
+        value = value.reshape(layout[0], *[1] * (len(step) - 2), *tail)
+    return value.expand(*step, *tail).reshape(-1, *tail).tolist()
+
+
+@given(problems())
+def test_reference_is_the_design(problem):
+    x, state, p, d = problem
+    out = functional.run(x, state, p, d, backend="reference")
+    step = x.shape[1:]
+    columns = zip(
+        x.reshape(len(x), -1).T.tolist(),
+        state.v.flatten().tolist(),
+        [None] * math.prod(step) if state.current is None else state.current.flatten().tolist(),
+        broadcast(p.coefficients, step, 1),
+        broadcast(p.threshold, step),
+        strict=True,
+    )
+    alpha = None if p.alpha is None else p.alpha.item()
+    expected = [
+        oracle(x_n, v, c, theta, threshold, p.v_reset.item(), p.gain.item(), alpha, d)
+        for x_n, v, c, theta, threshold in columns
+    ]
+    spikes, membranes, v, c = (
+        torch.tensor(part, dtype=torch.float64)
+        for part in zip(*((s, h, v, 0.0 if c is None else c) for s, h, v, c in expected), strict=True)
+    )
+    assert torch.equal(out.spikes.reshape(len(x), -1).T, spikes)
+    assert torch.equal(out.membrane.reshape(len(x), -1).T, membranes)
+    assert torch.equal(out.state.v.flatten(), v)
+    if out.state.current is not None:
+        assert torch.equal(out.state.current.flatten(), c)
+
+
+def run(problem, **changes):
+    arguments = problem._asdict() | changes
+    return functional.run(*arguments.values(), backend="cpp")
+
+
+@given(problems(max_steps=8), st.integers(0, 8))
+def test_time_can_be_split_anywhere(problem, cut):
+    whole = run(problem)
+    first = run(problem, x=problem.x[:cut])
+    second = run(problem, x=problem.x[cut:], state=first.state)
+    assert torch.equal(torch.cat([first.spikes, second.spikes]), whole.spikes)
+    assert torch.equal(torch.cat([first.membrane, second.membrane]), whole.membrane)
+    assert torch.equal(second.state.v, whole.state.v)
+
+
+@given(problems(max_steps=6), st.integers(0, 5))
+def test_the_future_does_not_change_the_past(problem, t):
+    changed = problem.x.clone()
+    changed[t:] += 1
+    assert torch.equal(run(problem, x=changed).membrane[:t], run(problem).membrane[:t])
+
+
+@given(problems())
+def test_samples_of_a_batch_do_not_meet(problem):
+    state = State(*(None if value is None else value[:1] for value in problem.state))
+    one = run(problem, x=problem.x[:, :1], state=state)
+    assert torch.equal(one.membrane, run(problem).membrane[:, :1])
+
+
+@given(problems(layouts=("layer",)), st.randoms())
+def test_neurons_can_be_permuted(problem, random):
+    order = torch.tensor(random.sample(range(problem.x.shape[2]), problem.x.shape[2]))
+    state = State(*(None if value is None else value[:, order] for value in problem.state))
+    shuffled = run(problem, x=problem.x[:, :, order], state=state)
+    assert torch.equal(shuffled.membrane, run(problem).membrane[:, :, order])
+
+
+@given(problems())
+def test_zero_coefficients_on_top_change_nothing(problem):
+    theta = problem.parameters.coefficients
+    if not 2 <= theta.shape[-1] <= 8:  # a first θ_1 would change the slope of the line
+        return
+    padded = torch.cat([theta, torch.zeros_like(theta[..., :1])], -1)
+    out = run(problem, parameters=problem.parameters._replace(coefficients=padded))
+    assert torch.equal(out.membrane, run(problem).membrane)
+
+
+@given(problems(dtype=torch.float32), st.sampled_from([torch.bfloat16, torch.float16]))
+def test_half_inputs_are_computed_in_float32(problem, dtype):
+    half = run(problem, x=problem.x.to(dtype))
+    full = run(problem, x=problem.x.to(dtype).float())
+    assert half.spikes.dtype == dtype and half.membrane.dtype == torch.float32
+    assert torch.equal(half.spikes.float(), full.spikes) and torch.equal(half.membrane, full.membrane)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)])
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+def test_empty_sizes(shape, backend):
+    x = torch.zeros(shape, requires_grad=True)
+    out = functional.lnm(x, torch.tensor([0.0, 0.9]), charge="map", backend=backend)
+    assert out.spikes.shape == shape and out.state.v.shape == shape[1:]
+    out.membrane.sum().backward()
+    assert x.grad is not None and x.grad.shape == shape
+
+
+@given(problems(shapes=st.just((3, 4)), layouts=("layer",)))
+def test_strides_do_not_matter(problem):
+    time_last = problem.x.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert torch.equal(run(problem, x=time_last).membrane, run(problem).membrane)
+
+
+@given(problems(layouts=("layer",)))
+def test_layouts_with_the_same_values_agree(problem):
+    theta, step = problem.parameters.coefficients, problem.x.shape[1:]
+    expected = run(problem).membrane
+    for layout in (step[1:2], step[1:], (1, *step[1:])):
+        spread = theta.expand(*layout, *theta.shape)
+        out = run(problem, parameters=problem.parameters._replace(coefficients=spread))
+        assert torch.equal(out.membrane, expected)
+
+
+def test_an_infinite_threshold_integrates():
+    x = torch.ones(5, 1, 1, dtype=torch.float64)
+    out = functional.lnm(x, torch.tensor([0.0, 1.0], dtype=torch.float64), charge="map", threshold=math.inf)
+    assert out.membrane.flatten().tolist() == [1, 2, 3, 4, 5] and not out.spikes.any()
+
+
+def test_leak_between_spikes_is_geometric():
+    x = torch.zeros(6, 1, 1, dtype=torch.float64)
+    parameters = Parameters(*(torch.tensor(v, dtype=torch.float64) for v in ([0, 0.5], 10.0, 0.0, 1.0)))
+    start = State(torch.full((1, 1), 1.0, dtype=torch.float64))
+    out = functional.run(x, start, parameters, Dynamics(charge="map"))
+    assert out.membrane.flatten().tolist() == [0.5**k for k in range(1, 7)]
