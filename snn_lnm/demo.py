@@ -94,7 +94,8 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     x, y = arrays["x"], arrays["y"]
     if x.shape[1:] not in ((8, 8), (64,)) or y.shape != x.shape[:1] or len(x) < 10:
         raise ValueError(
-            f"{path}: x must be [n, 8, 8] or [n, 64] and y [n] with n >= 10, got {[*x.shape]} and {[*y.shape]}."
+            f"{path}: x must be [n, 8, 8] or [n, 64] and y [n] with n >= 10, "
+            f"got {[*x.shape]} and {[*y.shape]}."
         )
     if x.dtype.kind not in "biuf" or not (np.isfinite(x).all() and x.min() >= 0 and x.max() > 0):
         raise ValueError(f"{path}: x must hold finite brightnesses >= 0, some of them above 0.")
@@ -107,8 +108,12 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
 def recording(net: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """The `(spikes, membrane)` of every neuron layer at every step while the context is open."""
     record: list[tuple[Tensor, Tensor]] = []
+
+    def keep(module: nn.Module, inputs: object, output: Any) -> None:
+        record.append(output)
+
     hooks = [
-        module.register_forward_hook(lambda module, inputs, output: record.append(output))
+        module.register_forward_hook(keep)
         for module in net.modules()
         if isinstance(module, snn.Leaky)  # a swapped neuron still is one
     ]
@@ -184,11 +189,12 @@ def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> in
     native = Net()
     learnable = copy.deepcopy(native)
     print(swap(learnable, degree=degree), end="\n\n")
+    print("Comparing all outputs (the first use on a machine compiles the C++ engine).", flush=True)
     equal = same_outputs(native, learnable, digits.test_x)
     images = len(digits.test_y)
     print(
-        f"Right after the swap, spikes and membranes of both layers, {images} test images, {STEPS} steps:\n"
-        f"torch.equal(native, swapped) is {equal}.\n",
+        f"Spikes and membranes of both layers, {images} test images, {STEPS} steps: "
+        f"torch.equal is {equal}.\n",
         flush=True,
     )
     if not equal:

@@ -114,10 +114,13 @@ def surrogate_header() -> str:
     return "\n".join([*lines, "}  // namespace lnm", ""])
 
 
-@torch.compiler.assume_constant_result
 def obstacle() -> str | None:
     """Why the C++ engine cannot be used here, in a sentence; None if it can."""
     return _find_obstacle()
+
+
+# What torch.compiler.assume_constant_result sets; calling it would import Dynamo, and Triton with it.
+obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @functools.cache

@@ -1,0 +1,88 @@
+"""Each misuse, the error it raises, and that nothing has changed."""
+
+import copy
+
+import pytest
+import torch
+
+import snn_lnm
+from snn_lnm import LNM, State, functional
+
+X = torch.zeros(3, 2, 4)
+THETA = torch.tensor([0.0, 0.9])
+NAN, INF = float("nan"), float("inf")
+
+CALLS = {
+    "integer input": (TypeError, "the input is torch.int64", lambda: functional.lnm(X.long(), THETA)),
+    "not a tensor": (TypeError, "must be a torch.Tensor, got list", lambda: functional.lnm([1.0], THETA)),
+    "no dimensions": (ValueError, r"must be \[T, B", lambda: functional.lnm(X[0, 0, 0], THETA)),
+    "wrong channels": (ValueError, r"\[4, 2\] \(per channel\)", lambda: functional.lnm(X, torch.zeros(5, 2))),
+    "wrong dtype": (TypeError, "coefficients is torch.float64", lambda: functional.lnm(X, THETA.double())),
+    "other device": (ValueError, "is on meta", lambda: functional.lnm(X, THETA.to("meta"))),
+    "scalar θ": (ValueError, "at least one dimension", lambda: functional.lnm(X, torch.tensor(1.0))),
+    "degree 9": (ValueError, "between 0 and 8, got 9", lambda: functional.lnm(X, torch.zeros(10))),
+    "NaN θ": (ValueError, "coefficients must be finite", lambda: functional.lnm(X, THETA * NAN)),
+    "Inf θ, reference": (
+        ValueError,
+        "coefficients must be finite",
+        lambda: functional.lnm(X, THETA * INF, backend="reference"),
+    ),
+    "surrogate": (ValueError, "unknown surrogate", lambda: functional.lnm(X, THETA, surrogate="step")),
+    "reset": (ValueError, "unknown reset 'zero'", lambda: functional.lnm(X, THETA, reset="zero")),
+    "charge": (ValueError, "unknown charge", lambda: functional.lnm(X, THETA, charge="euler")),
+    "backend": (ValueError, "unknown backend 'cuda'", lambda: functional.lnm(X, THETA, backend="cuda")),
+    "option": (TypeError, "unexpected keyword", lambda: functional.lnm(X, THETA, tau=2)),
+    "domain": (ValueError, "lo < hi", lambda: functional.lnm(X, THETA, domain=(1, -1))),
+    "domain type": (TypeError, "domain must be", lambda: functional.lnm(X, THETA, domain=3)),
+    "NaN threshold": (
+        ValueError,
+        "threshold must not be NaN",
+        lambda: functional.lnm(X, THETA, threshold=NAN),
+    ),
+    "stale state": (
+        ValueError,
+        r"state.v has shape \[9, 4\] and one step of the input \[2, 4\]",
+        lambda: functional.lnm(X, THETA, state=State(torch.zeros(9, 4))),
+    ),
+    "no synapse": (
+        ValueError,
+        "has no synapse",
+        lambda: functional.lnm(X, THETA, state=State(X[0], X[0])),
+    ),
+    "degree -1": (ValueError, "between 0 and 8, got -1", lambda: LNM(degree=-1)),
+    "degree bool": (TypeError, "degree must be an int", lambda: LNM(degree=True)),
+    "degree float": (TypeError, "degree must be an int", lambda: LNM(degree=2.0)),
+    "channels": (ValueError, "channels must be a positive int", lambda: LNM(channels=0)),
+    "module NaN θ": (ValueError, "coefficients must be finite", lambda: LNM(coefficients=THETA * NAN)),
+    "module surrogate": (ValueError, "unknown surrogate", lambda: LNM(surrogate="x")),
+    "module backend": (ValueError, "unknown backend", lambda: LNM(backend="x")),
+    "module domain": (ValueError, "'auto'", lambda: LNM(domain="wide")),
+    "callable and >=": (
+        ValueError,
+        "fire_at_threshold",
+        lambda: LNM(surrogate=torch.sigmoid, fire_at_threshold=True),
+    ),
+    "smooth callable": (
+        ValueError,
+        "known primitive",
+        lambda: functional.lnm(X, THETA, surrogate=torch.sigmoid, smooth=True),
+    ),
+    "swap of no module": (TypeError, "needs a torch.nn.Module", lambda: snn_lnm.swap(3)),
+    "swap degree 0": (ValueError, "at least 1", lambda: snn_lnm.swap(torch.nn.Sequential(), degree=0)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_error(call):
+    kind, message, run = CALLS[call]
+    with pytest.raises(kind, match=message):
+        run()
+
+
+def test_a_failed_call_leaves_the_module_as_it_was():
+    neuron = LNM()
+    before = copy.deepcopy(neuron.state_dict())
+    for bad in (X.long(), X.double(), X[0, 0, 0]):
+        with pytest.raises((TypeError, ValueError)):
+            neuron(bad)
+    assert all(torch.equal(value, before[name]) for name, value in neuron.state_dict().items())

@@ -1,0 +1,89 @@
+"""True gradients: in smooth mode the spike is the surrogate's primitive, so finite differences apply."""
+
+import itertools
+
+import pytest
+import torch
+
+from snn_lnm import functional, surrogate
+from snn_lnm.parameters import Dynamics, Parameters, State
+
+RESETS = ["hard", "soft", "none", "hard_next", "soft_next"]
+LAYOUTS = {"layer": (), "channel": (3,), "neuron": (3, 2)}
+
+
+def case(layout, dynamics, synapse):
+    """A function of all tensors of a small problem, and the tensors."""
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    spread = LAYOUTS[layout]
+    theta = random(*spread, 4) * 0.2
+    theta[..., 1] += -0.6 if dynamics.charge == "drift" else 0.6
+    leaves = [
+        random(3, 2, 3, 2),
+        random(2, 3, 2),
+        theta,
+        0.5 + random(*spread).abs(),
+        random(*spread) * 0.1,
+        0.4 + random(*spread).abs() * 0.2,
+    ]
+    if synapse:
+        leaves += [torch.full(spread, 0.6, dtype=torch.float64), random(2, 3, 2)]
+
+    def run(backend):
+        def f(x, v, coefficients, threshold, v_reset, gain, alpha=None, current=None):
+            parameters = Parameters(coefficients, threshold, v_reset, gain, alpha)
+            out = functional.run(x, State(v, current), parameters, dynamics, backend=backend)
+            return tuple(value for value in (out.spikes, out.membrane, *out.state) if value is not None)
+
+        return f
+
+    return run, [leaf.requires_grad_() for leaf in leaves]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@pytest.mark.parametrize(
+    "charge, reset, layout", [*itertools.product(["drift", "map"], RESETS, LAYOUTS)], ids="-".join
+)
+def test_gradcheck(charge, reset, layout, backend):
+    domain, synapse = ((-0.9, 1.1), "euler") if layout == "channel" else (None, "decay")
+    dynamics = Dynamics(charge, reset, detach_reset=False, synapse=synapse, domain=domain, smooth=True)
+    run, leaves = case(layout, dynamics, synapse=layout != "layer")
+    assert torch.autograd.gradcheck(run(backend), leaves)
+
+
+@pytest.mark.parametrize("name", surrogate.available())
+def test_gradcheck_of_every_surrogate(name):
+    dynamics = Dynamics("map", "soft", detach_reset=False, surrogate=surrogate.get(name), smooth=True)
+    run, leaves = case("layer", dynamics, synapse=False)
+    assert torch.autograd.gradcheck(run("cpp"), leaves)
+
+
+@pytest.mark.parametrize("slope", [0.5, 1.7, -1.7])
+@pytest.mark.parametrize("charge", ["drift", "map"])
+def test_gradcheck_outside_the_domain(charge, slope):
+    """θ_1 on either side of where the slope of the line is clamped, all membranes outside."""
+    dynamics = Dynamics(charge, "none", domain=(-0.01, 0.01), smooth=True)
+    theta = torch.tensor([0.1, slope if charge == "map" else -3 * slope, 0.3, -0.2], dtype=torch.float64)
+    numbers = [torch.tensor(value, dtype=torch.float64) for value in (1.0, 0.0, 0.7)]
+    leaves = [
+        torch.ones(2, 2, 3, dtype=torch.float64),
+        torch.full((2, 3), 0.5, dtype=torch.float64),
+        theta,
+        *numbers,
+    ]
+
+    def f(x, v, *parameters):
+        out = functional.run(x, State(v), Parameters(*parameters), dynamics, backend="cpp")
+        return out.membrane
+
+    assert torch.autograd.gradcheck(f, [leaf.requires_grad_() for leaf in leaves])
+
+
+def test_gradcheck_fails_with_real_spikes():
+    run, leaves = case("layer", Dynamics("map", "soft", detach_reset=False), synapse=False)
+    with pytest.raises(RuntimeError, match="Jacobian"):
+        torch.autograd.gradcheck(run("cpp"), leaves)
