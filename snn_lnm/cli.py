@@ -73,10 +73,11 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         from snn_lnm import demo
     except ModuleNotFoundError as error:
-        if error.name not in DEMO_NEEDS:
+        name = (error.name or "").partition(".")[0]
+        if name not in DEMO_NEEDS:
             raise
         print(
-            f"The demo needs {DEMO_NEEDS[error.name]}, which is not installed: pip install 'snn-lnm[demo]'",
+            f"The demo needs {DEMO_NEEDS[name]}, which is not installed: pip install 'snn-lnm[demo]'",
             file=sys.stderr,
         )
         return 1

@@ -85,8 +85,9 @@ def load(path: Path | None, seed: int) -> Digits:
 
 def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     try:
-        file = np.load(path)
-        arrays = {name: file[name] for name in file.files} if isinstance(file, np.lib.npyio.NpzFile) else {}
+        with path.open("rb") as stream:  # np.load itself leaves a damaged file open
+            file = np.load(stream)
+            arrays = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
     if not {"x", "y"} <= set(arrays):
@@ -94,8 +95,7 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     x, y = arrays["x"], arrays["y"]
     if x.shape[1:] not in ((8, 8), (64,)) or y.shape != x.shape[:1] or len(x) < 10:
         raise ValueError(
-            f"{path}: x must be [n, 8, 8] or [n, 64] and y [n] with n >= 10, "
-            f"got {[*x.shape]} and {[*y.shape]}."
+            f"{path}: x must be [n, 8, 8] or [n, 64] and y [n] with n >= 10, got {[*x.shape]} and {[*y.shape]}."
         )
     if x.dtype.kind not in "biuf" or not (np.isfinite(x).all() and x.min() >= 0 and x.max() > 0):
         raise ValueError(f"{path}: x must hold finite brightnesses >= 0, some of them above 0.")
@@ -130,9 +130,7 @@ def same_outputs(native: nn.Module, swapped: nn.Module, x: Tensor) -> bool:
     with recording(native) as theirs, recording(swapped) as ours:
         native(x)
         swapped(x)
-    return all(
-        torch.equal(a, b) for t, o in zip(theirs, ours, strict=True) for a, b in zip(t, o, strict=True)
-    )
+    return all(torch.equal(a, b) for t, o in zip(theirs, ours, strict=True) for a, b in zip(t, o, strict=True))
 
 
 @dataclass
@@ -193,8 +191,7 @@ def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> in
     equal = same_outputs(native, learnable, digits.test_x)
     images = len(digits.test_y)
     print(
-        f"Spikes and membranes of both layers, {images} test images, {STEPS} steps: "
-        f"torch.equal is {equal}.\n",
+        f"Spikes and membranes of both layers, {images} test images, {STEPS} steps: torch.equal is {equal}.\n",
         flush=True,
     )
     if not equal:

@@ -147,9 +147,7 @@ class LNM(nn.Module):
         return cls.lif(beta, **{"learn_threshold": True, **options})
 
     @classmethod
-    def qif(
-        cls, a: float = 0.25, u1: float = 0.0, u2: float = 0.5, *, learn: bool = True, **options: Any
-    ) -> LNM:
+    def qif(cls, a: float = 0.25, u1: float = 0.0, u2: float = 0.5, *, learn: bool = True, **options: Any) -> LNM:
         """Quadratic integrate-and-fire: ``h = v + a(v - u1)(v - u2) + x``.
 
         Map form, θ = (a·u1·u2, 1 - a(u1 + u2), a). Source: arXiv 2510.05168 (which plots the default

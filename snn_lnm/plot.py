@@ -17,9 +17,7 @@ from snn_lnm.reference import polynomial
 __all__ = ["demo_figure"]
 
 
-def demo_figure(
-    path: Path, accuracy: Mapping[str, Sequence[float]], layers: Mapping[str, Any], beta: float
-) -> None:
+def demo_figure(path: Path, accuracy: Mapping[str, Sequence[float]], layers: Mapping[str, Any], beta: float) -> None:
     """Accuracy per epoch, and each layer's learned f(v) beside the leak β·v it started from.
 
     Args:

@@ -47,8 +47,7 @@ class SwapReport:
         ]
         widths = [max(len(row[i]) for row in table) for i in range(4)]
         lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in table
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         if self.swapped:

@@ -139,9 +139,7 @@ def test_wrong_arguments(arguments, capsys):
 @pytest.mark.parametrize("missing", sorted(cli.DEMO_NEEDS))
 def test_missing_package_gives_one_sentence(missing):
     """In a process of its own: `None` in sys.modules makes the import fail as if it were not installed."""
-    code = (
-        f"import sys; sys.modules[{missing!r}] = None; from snn_lnm import cli; sys.exit(cli.main(['demo']))"
-    )
+    code = f"import sys; sys.modules[{missing!r}] = None; from snn_lnm import cli; sys.exit(cli.main(['demo']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [

@@ -63,9 +63,7 @@ def bound(theta, lo, hi, x_max, v_0):
 )
 def test_the_membrane_is_bounded(theta, slope, x_max, reset, seed):
     theta[1] = slope
-    x = torch.empty(300, 1, 8, dtype=torch.float64).uniform_(
-        -1, 1, generator=torch.Generator().manual_seed(seed)
-    )
+    x = torch.empty(300, 1, 8, dtype=torch.float64).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
     dynamics = Dynamics("map", reset, domain=(-1.5, 1.5))
     out = functional.run(x * x_max, None, make(theta), dynamics, backend="cpp")
     assert out.membrane.abs().max() <= bound(theta, -1.5, 1.5, x_max, 0.0) * (1 + 1e-12)

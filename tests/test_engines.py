@@ -12,9 +12,7 @@ from snn_lnm.engines import cpp
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import problems
 
-EDGES = st.sampled_from(
-    [(1, 15), (1, 16), (2, 17), (1, 511), (3, 512), (1, 513), (2, 3, 7, 7), (5, 1025), (40, 10)]
-)
+EDGES = st.sampled_from([(1, 15), (1, 16), (2, 17), (1, 511), (3, 512), (1, 513), (2, 3, 7, 7), (5, 1025), (40, 10)])
 
 
 def outputs(problem, backend):
@@ -45,10 +43,7 @@ def gradients(problem, backend, dtype):
     loss = torch.zeros((), dtype=dtype)
     for value in (out.spikes, out.membrane, *out.state):
         if value is not None:
-            loss = (
-                loss
-                + (value * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
-            )
+            loss = loss + (value * torch.randn(value.shape, generator=generator, dtype=torch.float64).to(dtype)).sum()
     leaves = [value for value in (x, *state, *parameters) if value is not None]
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
@@ -84,9 +79,7 @@ def test_gradients_do_not_depend_on_threads_or_luck():
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         leaves = [x.clone().requires_grad_(), numbers.coefficients.clone().requires_grad_()]
-        out = functional.run(
-            leaves[0], state, numbers._replace(coefficients=leaves[1]), dynamics, backend="cpp"
-        )
+        out = functional.run(leaves[0], state, numbers._replace(coefficients=leaves[1]), dynamics, backend="cpp")
         results.append(torch.autograd.grad(out.membrane.square().sum() + out.spikes.sum(), leaves))
         torch.set_num_threads(before)
     for other in results[1:]:

@@ -45,9 +45,7 @@ def case(layout, dynamics, synapse):
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpp"])
-@pytest.mark.parametrize(
-    "charge, reset, layout", [*itertools.product(["drift", "map"], RESETS, LAYOUTS)], ids="-".join
-)
+@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map"], RESETS, LAYOUTS)], ids="-".join)
 def test_gradcheck(charge, reset, layout, backend):
     domain, synapse = ((-0.9, 1.1), "euler") if layout == "channel" else (None, "decay")
     dynamics = Dynamics(charge, reset, detach_reset=False, synapse=synapse, domain=domain, smooth=True)

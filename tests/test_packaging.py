@@ -35,9 +35,7 @@ def test_every_source_file_is_in_the_wheel(wheel):
                 assert path.relative_to(package.parent).as_posix() in wheel.namelist()
 
 
-@pytest.mark.parametrize(
-    "name", ["snn_lnm/py.typed", "snn_lnm_snntorch/py.typed", "snn_lnm/engines/cpp/ops.cpp"]
-)
+@pytest.mark.parametrize("name", ["snn_lnm/py.typed", "snn_lnm_snntorch/py.typed", "snn_lnm/engines/cpp/ops.cpp"])
 def test_file_in_the_wheel(wheel, name):
     assert name in wheel.namelist()
 

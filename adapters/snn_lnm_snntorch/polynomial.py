@@ -98,9 +98,7 @@ class PolynomialNeuron(snntorch.LIF):
     def state_function(self) -> Callable[[Tensor], Any]:
         """The host's update, resolved at each call so that a changed reset takes effect."""
         host = cast(Any, self)
-        return {"subtract": host._base_sub, "zero": host._base_zero, "none": host._base_int}[
-            self.reset_mechanism
-        ]
+        return {"subtract": host._base_sub, "zero": host._base_zero, "none": host._base_int}[self.reset_mechanism]
 
     @state_function.setter
     def state_function(self, value: object) -> None:

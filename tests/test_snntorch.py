@@ -1,0 +1,271 @@
+"""The adapter against snnTorch's own neurons: same bits, same gradients, same manners."""
+
+import copy
+import gc
+import io
+import pickle
+import warnings
+
+import pytest
+import snntorch as snn
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from snn_lnm_snntorch import LNM, SynapticLNM
+from snntorch import surrogate, utils
+from snntorch.functional import quant
+from torch import nn
+
+import snn_lnm
+
+SURROGATES = {
+    "default": lambda: None,
+    "atan": lambda: surrogate.atan(1.3),
+    "fast sigmoid": lambda: surrogate.fast_sigmoid(10),
+    "sigmoid": lambda: surrogate.sigmoid(4),
+    "straight through": surrogate.straight_through_estimator,
+    "custom": lambda: surrogate.custom_surrogate(lambda u, grad, spikes: grad / (1 + u.abs())),
+}
+SHAPES = {(3,): [()], (2, 5): [(), (5,)], (2, 3, 4, 5): [(), (3, 1, 1), (5,), (3, 4, 5)]}
+
+
+@st.composite
+def leaky_cases(draw):
+    shape = draw(st.sampled_from(list(SHAPES)))
+    layout = draw(st.sampled_from(SHAPES[shape]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def number(low, high):
+        if not layout:
+            return draw(st.floats(low, high, width=32))
+        return torch.empty(layout).uniform_(low, high, generator=generator)
+
+    quantise = draw(st.sampled_from([False, False, True]))
+    options = {
+        "beta": number(-0.25, 1.25),
+        "threshold": draw(st.floats(0.125, 2, width=32)),
+        "spike_grad": SURROGATES[draw(st.sampled_from(list(SURROGATES)))](),
+        "reset_mechanism": draw(st.sampled_from(["subtract", "zero", "none"])),
+        "reset_delay": draw(st.booleans()),
+        "learn_threshold": True,
+        "graded_spikes_factor": draw(st.sampled_from([1.0, 0.5, 0.3])),
+        "inhibition": len(shape) == 2 and draw(st.booleans()),
+        "state_quant": quant.state_quant(num_bits=4) if quantise else False,
+    }
+    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    x = torch.randn((draw(st.integers(1, 6)), *shape), generator=generator) * draw(st.sampled_from([0.5, 1.5, 4]))
+    mem = torch.randn(shape, generator=generator)
+    return options, x.to(dtype), mem.to(dtype), draw(st.integers(1, 5))
+
+
+def loop(neuron, x, *state):
+    """The user's loop; spikes and states of every step, stacked."""
+    rows = []
+    for x_t in x:
+        spk, *state = neuron(x_t, *state)
+        rows.append(torch.stack([spk.to(x.dtype), *(value.to(x.dtype) for value in state)]))
+    return torch.stack(rows)
+
+
+def swapped(native, degree=3):
+    net = nn.Sequential(copy.deepcopy(native))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # inhibition warns
+        snn_lnm.swap(net, degree=degree)
+    return net[0]
+
+
+def check_same(native, ours, x, *state):
+    found = []
+    for neuron in (native, ours):
+        leaves = [value.clone().requires_grad_() for value in (x, *state)]
+        rows = loop(neuron, *leaves)
+        generator = torch.Generator().manual_seed(5)
+        weight = torch.randn(rows.shape, generator=generator, dtype=torch.float64).to(rows.dtype)
+        leaves += list(dict(native.named_parameters()) and [neuron.threshold])
+        found.append((rows.detach(), torch.autograd.grad((rows * weight).sum(), leaves, allow_unused=True)))
+    assert torch.equal(found[0][0], found[1][0])
+    # A gradient is a sum over at most 6 steps and the elements; float32 sums of n ≤ 720 terms in
+    # different orders agree to n·eps < 1e-4 of the largest term, which the largest gradient stands for.
+    for host, mine in zip(found[0][1], found[1][1], strict=True):
+        if host is not None:
+            eps = 1e-4 if x.dtype == torch.float32 else 1e-7  # the host rounds spikes and slopes to float32
+            known = host.isfinite()  # the host's sigmoid overflows to NaN far below the threshold; ours must not
+            assert mine.isfinite().all()
+            assert ((host - mine)[known].abs() <= eps * (1 + mine.abs().max())).all()
+
+
+@given(leaky_cases())
+def test_swapped_leaky_is_leaky(case):
+    options, x, mem, degree = case
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # inhibition warns
+        native = snn.Leaky(**options).to(x.dtype)
+    check_same(native, swapped(native, degree), x, mem)
+
+
+@given(
+    st.floats(-0.25, 1.25, width=32),
+    st.floats(-0.25, 1.25, width=32),
+    st.sampled_from(["subtract", "zero", "none"]),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(0, 2**31),
+)
+def test_swapped_synaptic_is_synaptic(alpha, beta, reset, delay, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    native = snn.Synaptic(alpha, beta, reset_mechanism=reset, reset_delay=delay, learn_threshold=True).to(dtype)
+    x, syn, mem = (torch.randn(s, generator=generator).to(dtype) for s in ((5, 2, 7), (2, 7), (2, 7)))
+    check_same(native, swapped(native), x, syn, mem)
+
+
+def test_the_inputs_do_spike():
+    """The comparison above would be worth little on silent neurons."""
+    x = torch.randn(6, 4, 50) * 1.5
+    assert 0.1 < loop(LNM(0.9), x, torch.zeros(4, 50))[:, 0].mean() < 0.9
+
+
+def test_it_learns_more_than_a_leak():
+    neuron, x = LNM(0.9, degree=3), torch.randn(6, 4, 5)
+    loop(neuron, x, torch.zeros(4, 5)).sum().backward()
+    assert neuron.coefficients.grad is not None and (neuron.coefficients.grad != 0).all()
+
+
+def test_it_is_found_by_the_host_s_helpers():
+    net = nn.Sequential(nn.Linear(4, 3), LNM(0.9, init_hidden=True, output=True))
+    _, mem = net(torch.randn(2, 4))
+    assert isinstance(net[1], snn.Leaky) and mem.any() and mem.requires_grad
+    assert utils._final_layer_check(net) == 2
+    utils.reset(net)
+    assert not net[1].mem.any() and not net[1].mem.requires_grad
+    net(torch.randn(2, 4))
+    LNM.detach_hidden()
+    assert not net[1].mem.requires_grad
+    assert net[1].reset_mem().abs().sum() == 0
+
+
+def test_bptt_of_the_host():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from snntorch import backprop
+    import snntorch.functional as sf
+
+    net = nn.Sequential(nn.Linear(4, 3), LNM(0.9, init_hidden=True, output=True))
+    before = net[1].coefficients.detach().clone()
+    data = [(torch.randn(5, 2, 4) * 3, torch.tensor([0, 2]))]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    backprop.BPTT(net, data, optimizer, sf.ce_rate_loss(), device="cpu")
+    assert not torch.equal(before, net[1].coefficients)
+
+
+def test_neurons_die():
+    gc.collect()
+    before = len(snn.SpikingNeuron.instances)
+    neurons = [LNM(0.9), copy.deepcopy(LNM(0.9))]
+    assert len(snn.SpikingNeuron.instances) == before + 2
+    del neurons
+    gc.collect()
+    assert len(snn.SpikingNeuron.instances) == before
+
+
+@pytest.mark.parametrize("make", [lambda: LNM(0.9, threshold=0.7), lambda: SynapticLNM(0.5, 0.9)])
+def test_copies_carry_no_state_and_are_reset(make):
+    neuron = make()
+    spk, *_ = neuron(torch.randn(2, 3, requires_grad=True))
+    file = io.BytesIO()
+    torch.save(neuron, file)
+    file.seek(0)
+    for other in (
+        copy.deepcopy(neuron),
+        pickle.loads(pickle.dumps(neuron)),
+        torch.load(file, weights_only=False),
+    ):
+        assert other.mem.numel() == 0 and other(torch.ones(2, 3))[0].shape == spk.shape
+        utils.reset(nn.Sequential(other))
+        assert not other.mem.any()
+
+
+def test_dtypes_flow():
+    for dtype in (torch.float64, torch.bfloat16):
+        net = nn.Sequential(nn.Linear(4, 3), LNM(0.9, init_hidden=True), nn.Linear(3, 2)).to(dtype)
+        assert net(torch.randn(2, 4, dtype=dtype)).dtype == dtype
+
+
+def test_membranes_are_not_broadcast_by_ddp():
+    neuron = LNM(0.9)
+    neuron(torch.randn(2, 3))
+    assert "mem" not in dict(neuron.named_buffers()) and "mem" not in neuron.state_dict()
+    assert neuron.to(torch.float64).mem.dtype == torch.float64
+
+
+def test_setting_the_reset_takes_effect():
+    x = torch.full((4, 1, 1), 0.8)
+    neuron = LNM(0.9)
+    neuron.reset_mechanism = "zero"
+    assert torch.equal(loop(neuron, x, torch.zeros(1, 1)), loop(LNM(0.9, reset_mechanism="zero"), x, torch.zeros(1, 1)))
+    other = LNM(0.9)
+    other.load_state_dict(neuron.state_dict())
+    assert other.reset_mechanism == "zero"
+    assert torch.equal(loop(other, x, torch.zeros(1, 1)), loop(neuron, x, torch.zeros(1, 1)))
+
+
+def test_native_checkpoints_load():
+    native = nn.Sequential(nn.Linear(4, 3), snn.Leaky(0.7, threshold=0.5))
+    ours = nn.Sequential(nn.Linear(4, 3), LNM(0.1, degree=2))
+    ours.load_state_dict(native.state_dict())
+    assert ours[1].coefficients.tolist() == [0, pytest.approx(0.7), 0] and ours[1].threshold == 0.5
+    broken = native.state_dict() | {"1.beta": torch.tensor(float("nan"))}
+    with pytest.raises(ValueError, match="beta must be finite"):
+        ours.load_state_dict(broken)
+
+
+def test_nir_export_refuses_what_nir_cannot_say():
+    from snntorch.export_nir import _extract_snntorch_module
+
+    with pytest.raises(ValueError, match="no polynomial node"):
+        _extract_snntorch_module(LNM(torch.full((3,), 0.9), threshold=torch.ones(3), degree=2))
+    leaky = LNM(torch.full((3,), 0.9), threshold=torch.ones(3), degree=1)
+    node = _extract_snntorch_module(leaky)
+    native = _extract_snntorch_module(snn.Leaky(torch.full((3,), 0.9), threshold=torch.ones(3)))
+    assert node is not None and native is not None and (node.tau == native.tau).all()
+    with torch.no_grad():
+        leaky.coefficients[..., 0] = 0.1
+    with pytest.raises(ValueError, match="no polynomial node"):
+        _extract_snntorch_module(leaky)
+
+
+def test_a_smaller_last_batch_starts_at_zero():
+    neuron, native = LNM(0.9), snn.Leaky(0.9)
+    for x in (torch.randn(5, 3), torch.randn(2, 3)):
+        for _ in range(2):
+            mine, host = neuron(x, neuron.mem), native(x, native.mem)
+            assert torch.equal(mine[1], host[1])
+
+
+@pytest.mark.parametrize(
+    "kind, message, call",
+    [
+        (
+            TypeError,
+            "init_hidden=True",
+            lambda n: LNM(0.9, init_hidden=True)(torch.ones(2, 3), torch.ones(2, 3)),
+        ),
+        (TypeError, "input_ must be a torch.Tensor", lambda n: n([1.0])),
+        (TypeError, "mem must be a torch.Tensor", lambda n: n(torch.ones(2, 3), 0.5)),
+        (TypeError, "torch.int64", lambda n: n(torch.ones(2, 3, dtype=torch.int64))),
+        (ValueError, "finite", lambda n: LNM(float("nan"))),
+        (ValueError, "degree must be at least 1", lambda n: LNM(0.9, degree=0)),
+        (ValueError, "between 0 and 8", lambda n: LNM(0.9, degree=9)),
+        (ValueError, "give beta", lambda n: LNM()),
+        (ValueError, "unknown surrogate", lambda n: LNM(0.9, spike_grad="x")),
+        (ValueError, "reset_mechanism", lambda n: LNM(0.9, reset_mechanism="hard")),
+        (ValueError, "does not fit", lambda n: LNM(torch.rand(5))(torch.ones(2, 3))),
+    ],
+)
+def test_bad_input_changes_nothing(kind, message, call):
+    neuron = LNM(0.9)
+    neuron(torch.ones(2, 3))
+    before = neuron.mem
+    with pytest.raises(kind, match=message):
+        call(neuron)
+    assert neuron.mem is before
