@@ -14,9 +14,11 @@ from torch import Tensor
 from snn_lnm import surrogate as surrogates
 from snn_lnm.parameters import Dynamics, Parameters, State
 
-__all__ = ["Problem", "dynamics", "problems"]
+__all__ = ["Problem", "dynamics", "identical", "problems"]
 
 LAYOUTS = ("layer", "channel", "neuron")
+DOMAINS = (None, (-1.5, 1.5), (-0.5, 0.75))
+SHAPES = ((1, 1), (2, 3), (3, 17), (2, 3, 5), (1, 2, 3, 3))
 
 
 class Problem(NamedTuple):
@@ -28,8 +30,13 @@ class Problem(NamedTuple):
     dynamics: Dynamics
 
 
+def identical(a: Tensor, b: Tensor) -> bool:
+    """Same dtype, shape and values; NaN equals NaN (the bare polynomial may run away)."""
+    return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
 def dynamics(**fixed: Any) -> st.SearchStrategy[Dynamics]:
-    """Any options of the law; keyword arguments fix some of them."""
+    """Any options of the law; keyword arguments fix some of them, a strategy restricts one."""
     options: dict[str, Any] = {
         "charge": st.sampled_from(["drift", "map"]),
         "reset": st.sampled_from(["hard", "soft", "none", "hard_next", "soft_next"]),
@@ -37,10 +44,11 @@ def dynamics(**fixed: Any) -> st.SearchStrategy[Dynamics]:
         "fire_at_threshold": st.booleans(),
         "synapse": st.sampled_from(["decay", "euler"]),
         "surrogate": st.sampled_from([surrogates.get(name) for name in surrogates.available()]),
-        "domain": st.sampled_from([None, (-1.5, 1.5), (-0.5, 0.8)]),
+        "domain": st.sampled_from(DOMAINS),
         "extension": st.sampled_from(["line", "constant"]),
     }
-    options.update({name: st.just(value) for name, value in fixed.items()})
+    for name, value in fixed.items():
+        options[name] = value if isinstance(value, st.SearchStrategy) else st.just(value)
     return st.builds(Dynamics, **options)
 
 
@@ -51,42 +59,63 @@ def problems(
     max_steps: int = 6,
     shapes: st.SearchStrategy[tuple[int, ...]] | None = None,
     layouts: tuple[str, ...] = LAYOUTS,
+    max_degree: int = 8,
+    dyadic: bool | None = None,
     **fixed: Any,
 ) -> Problem:
     """A neuron layer and its input, scaled so that neurons do fire.
 
     Args:
         dtype: of the input and of all numbers.
+        max_steps: the largest T.
         shapes: of one step, `[B, C, ...]`; default: small, odd sizes included.
-        layouts: which of "layer", "channel", "neuron" the coefficients and the threshold may take.
+        layouts: which of "layer", "channel", "neuron" every parameter may take, each on its own.
+        max_degree: the largest degree.
+        dyadic: all numbers are small multiples of 1/4 or 1/8 and gains powers of two. Membranes then
+            meet the threshold and the edges of the domain exactly, as real numbers never do. Default:
+            drawn.
         **fixed: options of the law to fix.
     """
     chosen = draw(dynamics(**fixed))
-    if shapes is None:
-        shapes = st.sampled_from([(1, 1), (2, 3), (3, 17), (2, 3, 5), (1, 2, 3, 3)])
-    step = draw(shapes)
+    step = draw(st.sampled_from(SHAPES) if shapes is None else shapes)
+    degree, steps = draw(st.integers(0, max_degree)), draw(st.integers(1, max_steps))
+    dyadic = draw(st.booleans()) if dyadic is None else dyadic
+    synapse = draw(st.booleans())
+    scale = draw(st.sampled_from([0.3, 1.0, 3.0]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    degree = draw(st.integers(0, 8 if chosen.domain else 3))
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    def normal(*shape: int, grid: int = 4) -> Tensor:
+        value = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return (value * grid).round() / grid if dyadic else value
 
     def layout() -> tuple[int, ...]:
         return {"layer": (), "channel": step[1:2], "neuron": step[1:]}[draw(st.sampled_from(layouts))]
 
-    coefficients = random(*layout(), degree + 1) * 0.1
-    if degree:
-        coefficients[..., 1] += -0.5 if chosen.charge == "drift" else 0.8
-    synapse = draw(st.booleans())
+    def gain() -> Tensor:
+        value = normal(*layout(), grid=1).abs()
+        return 2.0 ** -value.clamp(max=2) if dyadic else 0.3 + 0.3 * value
+
+    def coefficients() -> Tensor:
+        theta = normal(*layout(), degree + 1) * 0.125
+        if chosen.domain is None and not dyadic:  # or high powers run away within a few steps
+            theta = theta * 0.5 ** torch.arange(degree + 1)
+        # With a domain the line's slope may be anything; its clamp holds it, its ends included.
+        slopes = {"drift": [-0.5, -8.0, -4.0, -2.0, 0.5, 0.0], "map": [0.75, 1.0, 1.5, -1.0, -1.25]}[chosen.charge]
+        if degree:
+            theta[..., 1] = theta[..., 1].round() if dyadic else theta[..., 1]
+            theta[..., 1] += draw(st.sampled_from(slopes[: 1 if chosen.domain is None else None]))
+        return theta
+
+    alpha = 0.125 * draw(st.integers(0, 8)) if dyadic else draw(st.floats(0.05, 0.95))
     numbers = (
-        coefficients,
-        0.4 + random(*layout()).abs(),
-        random() * 0.1,
-        0.3 + random().abs() * 0.3,
-        torch.tensor(draw(st.floats(0.05, 0.95)), dtype=torch.float64) if synapse else None,
+        coefficients(),
+        0.5 + normal(*layout()).abs(),
+        normal(*layout()) * 0.25,
+        gain(),
+        torch.full(layout(), alpha, dtype=torch.float64) if synapse else None,
     )
-    x = random(draw(st.integers(1, max_steps)), *step) * draw(st.sampled_from([0.3, 1.0, 3.0]))
-    state = State(random(*step), random(*step) if synapse else None)
+    x = normal(steps, *step) * (1.0 if dyadic else scale)
+    state = State(normal(*step), normal(*step) if synapse else None)
     return Problem(
         x.to(dtype),
         State(*(None if value is None else value.to(dtype) for value in state)),  # type: ignore[arg-type]

@@ -261,13 +261,14 @@ struct Backward {
           if (t > 1) __builtin_prefetch(h + at - 2 * plan.neurons);
           if (t > 0 && d_spikes) __builtin_prefetch(d_spikes + at - plan.neurons);
           V d_s = d_spikes ? load<V>(d_spikes + at, n) : V{};
-          V d_membrane = reset_backward(membrane[j], d_s, d_state[j], d_next[j], number, d, sum);
+          V d_membrane = reset_backward(membrane[j], d_s, d_spikes, d_state[j], d_next[j], number, d, sum);
           if (d_h) d_membrane += load<V>(d_h + at, n);
           if (last && d_last_v && d.state_is_membrane()) d_membrane += load<V>(d_last_v + base + j * L, n);
 
           V before = t > 0 ? load<V>(h + at - plan.neurons, n) : load<V>(v + base + j * L, n);
           membrane[j] = before;
-          if (t > 0 || d.state_is_membrane()) before = after_reset(before, fire(before, number, d), number, d);
+          const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
+          if (resets) before = reset(before, fire(before, number, d), number, d);
           V c = need_currents ? currents[t * vectors + j] : V{};
           V d_c;
           d_state[j] = charge_backward(before, c, d_membrane, number, d, need_gain, sum, d_c);
@@ -285,7 +286,7 @@ struct Backward {
         V d_start = d_state[j];
         if (d.state_is_membrane()) {
           const auto& number = UNIFORM ? shared : numbers[j];
-          d_start = reset_backward(membrane[j], V{}, d_start, d_next[j], number, d, sums[UNIFORM ? 0 : j]);
+          d_start = reset_backward(membrane[j], V{}, false, d_start, d_next[j], number, d, sums[UNIFORM ? 0 : j]);
         }
         if (d_v) store(d_v + base + j * L, d_start, n);
         if (d_current) store(d_current + base + j * L, d_synaptic[j], n);

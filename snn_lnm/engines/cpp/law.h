@@ -105,10 +105,11 @@ struct Sums {
 };
 
 // Through `s = fire(h)` and `after = reset(h, s)`: returns d_h. `d_s` is the gradient that the spike
-// receives from elsewhere, `d_next` that of the next step's h, from which "soft_next" subtracts.
+// receives from elsewhere (all zero unless `spikes_count`), `d_next` that of the next step's h, from
+// which "soft_next" subtracts.
 template <class V>
-inline V reset_backward(V h, V d_s, V d_after, V d_next, const Numbers<V>& n, const Dynamics& d,
-                        Sums<V>& sums) {
+inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d_next, const Numbers<V>& n,
+                        const Dynamics& d, Sums<V>& sums) {
   V s = fire(h, n, d);
   V d_h = d_after;
   if (d.hard()) {
@@ -120,6 +121,7 @@ inline V reset_backward(V h, V d_s, V d_after, V d_next, const Numbers<V>& n, co
     if (!d.detach_reset) d_s -= d_subtracted * n.threshold;
     sums.threshold -= d_subtracted * s;
   }
+  if (d.detach_reset && !spikes_count) return d_h;
   V d_u = d_s * surrogate_derivative(d.surrogate, h - n.threshold, d.surrogate_parameters);
   sums.threshold -= d_u;
   return d_h + d_u;
