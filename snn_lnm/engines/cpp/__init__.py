@@ -157,22 +157,23 @@ def load() -> None:
         raise RuntimeError(f"the C++ engine cannot be built: {reason}")
     flags = [*_FLAGS, *_ISA_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
     header = surrogate_header()
-    sources = [path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))]
-    identity = "\n".join([*sources, header, *flags, torch.__version__, platform.machine()])
+    sources = {path.name: path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))}
+    identity = "\n".join([*sources.values(), header, *flags, torch.__version__, platform.machine()])
     name = f"snn_lnm_cpp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     build = Path(cpp_extension._get_build_directory(name, verbose=False))
-    generated = build / "surrogates.h"
-    if not generated.exists():
-        partial = build / f"surrogates.h.{os.getpid()}"
-        partial.write_text(header)
-        partial.replace(generated)
+    # Compiled from copies, so that installations with the same sources share one build.
+    for file, text in [*sources.items(), ("surrogates.h", header)]:
+        if not (build / file).exists():
+            partial = build / f"{file}.{os.getpid()}"
+            partial.write_text(text)
+            partial.replace(build / file)
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # a venv's ninja
     try:
         cpp_extension.load(
             name,
-            [str(_HERE / "ops.cpp")],
-            extra_include_paths=[str(_HERE), str(build)],
+            [str(build / "ops.cpp")],
+            extra_include_paths=[str(build)],
             extra_cflags=flags,
             extra_ldflags=["-fopenmp"],
             build_directory=str(build),
