@@ -37,6 +37,11 @@ def horner(v: Tensor, coefficients: Tensor) -> Tensor:
     return p
 
 
+def clamp(v: Tensor, lo: Tensor | float, hi: Tensor | float) -> Tensor:
+    """``v`` held to [lo, hi]; the edges belong to the inside, for the gradient too."""
+    return torch.where(v < lo, lo, torch.where(v > hi, hi, v))
+
+
 def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     """``f(v)``: Horner's polynomial on the domain, a straight line (or a constant) outside.
 
@@ -53,7 +58,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     coefficients = parameters.coefficients
     if dynamics.domain is None:
         return horner(v, coefficients)
-    w = v.clamp(*dynamics.domain)
+    w = clamp(v, *dynamics.domain)
     inside = horner(w, coefficients)
     if dynamics.extension == "constant":
         return inside
@@ -70,9 +75,8 @@ def _line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
         return torch.zeros_like(parameters.coefficients[..., 0])
     slope = parameters.coefficients[..., 1]
     if dynamics.charge == "map":
-        return slope.clamp(-1, 1)
-    lowest = -2 / parameters.gain
-    return torch.clamp(slope, lowest, torch.zeros_like(lowest))
+        return clamp(slope, -1.0, 1.0)
+    return clamp(slope, -2 / parameters.gain, 0.0)
 
 
 def charge(v: Tensor, current: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
