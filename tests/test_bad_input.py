@@ -67,6 +67,42 @@ CALLS = {
         "known primitive",
         lambda: functional.lnm(X, THETA, surrogate=torch.sigmoid, smooth=True),
     ),
+    "state type": (
+        TypeError,
+        "state.v must be a tensor or None, got float",
+        lambda: functional.lnm(X, THETA, state=State(0.0)),
+    ),
+    "state dtype": (
+        TypeError,
+        "state.v is torch.float64 and the input torch.float32",
+        lambda: functional.lnm(X, THETA, state=State(X[0].double())),
+    ),
+    "state device": (
+        ValueError,
+        "state.v is on meta",
+        lambda: functional.lnm(X, THETA, state=State(X[0].to("meta"))),
+    ),
+    "stale current": (
+        ValueError,
+        r"state.current has shape \[9, 4\]",
+        lambda: functional.lnm(X, THETA, alpha=0.5, state=State(X[0], torch.zeros(9, 4))),
+    ),
+    "wrong channels of the threshold": (
+        ValueError,
+        r"threshold has shape \[3\], .*\[4\] \(per channel\)",
+        lambda: functional.lnm(X, THETA, threshold=torch.ones(3)),
+    ),
+    "threshold type": (TypeError, "threshold must be a number", lambda: functional.lnm(X, THETA, threshold="1")),
+    "bool gain": (TypeError, "gain must be a number", lambda: functional.lnm(X, THETA, gain=True)),
+    "NaN domain": (ValueError, "must be finite", lambda: functional.lnm(X, THETA, domain=(NAN, 1))),
+    "synapse": (ValueError, "unknown synapse", lambda: functional.lnm(X, THETA, synapse="exp")),
+    "extension": (ValueError, "unknown extension", lambda: functional.lnm(X, THETA, extension="flat")),
+    "module reset": (ValueError, "unknown reset", lambda: LNM(reset="zero")),
+    "module charge": (ValueError, "unknown charge", lambda: LNM(charge="euler")),
+    "module degree 9": (ValueError, "between 0 and 8, got 9", lambda: LNM(degree=9)),
+    "module NaN threshold": (ValueError, "threshold must be finite", lambda: LNM(1, threshold=NAN)),
+    "module integer θ": (TypeError, "floating-point", lambda: LNM(coefficients=torch.tensor([0, 1]))),
+    "negative surrogate": (ValueError, "positive finite", lambda: snn_lnm.surrogate.ATan(-1.0)),
     "swap of no module": (TypeError, "needs a torch.nn.Module", lambda: snn_lnm.swap(3)),
     "swap degree 0": (ValueError, "at least 1", lambda: snn_lnm.swap(torch.nn.Sequential(), degree=0)),
 }
@@ -79,10 +115,29 @@ def test_error(call):
         run()
 
 
-def test_a_failed_call_leaves_the_module_as_it_was():
-    neuron = LNM()
-    before = copy.deepcopy(neuron.state_dict())
-    for bad in (X.long(), X.double(), X[0, 0, 0]):
-        with pytest.raises((TypeError, ValueError)):
-            neuron(bad)
+MISUSES = {
+    "integers": lambda n: n(X.long()),
+    "other dtype": lambda n: n(X.double()),
+    "no dimensions": lambda n: n(X[0, 0, 0]),
+    "other channels": lambda n: n(torch.zeros(3, 2, 5)),
+    "other device": lambda n: n(X.to("meta")),
+    "stale state": lambda n: n(X, State(torch.zeros(9, 4))),
+    "stale state, one step": lambda n: n.step(X[0], State(torch.zeros(9, 4))),
+    "no synapse": lambda n: n(X, State(X[0], X[0])),
+    "NaN θ, loaded": lambda n: (n.coefficients.data.fill_(NAN), n(X)),
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@pytest.mark.parametrize("misuse", MISUSES)
+def test_a_failed_call_leaves_the_module_as_it_was(misuse, backend):
+    neuron = LNM(channels=4, learn_threshold=True, backend=backend)
+    before, attributes = copy.deepcopy(neuron.state_dict()), dict(vars(neuron))
+    state = State(torch.ones(2, 4))
+    with pytest.raises((TypeError, ValueError)):
+        MISUSES[misuse](neuron)
+    if misuse == "NaN θ, loaded":
+        neuron.load_state_dict(before)
+    assert vars(neuron) == attributes and neuron.coefficients.grad is None
     assert all(torch.equal(value, before[name]) for name, value in neuron.state_dict().items())
+    assert torch.equal(neuron(X, state)[0], LNM(channels=4, learn_threshold=True)(X, state)[0])

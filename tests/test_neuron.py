@@ -78,6 +78,22 @@ def test_copies(copied):
     assert torch.equal(fresh(x)[1].v, neuron(x)[1].v)
 
 
+def test_presets_name_their_parameters():
+    assert LNM.lif(0.75).coefficients.tolist() == [0, 0.75] and LNM.lif(0.75).gain == 1
+    assert LNM.lif(torch.tensor([0.5, 0.25]), degree=2).coefficients.tolist() == [[0, 0.5, 0], [0, 0.25, 0]]
+    assert LNM.if_().coefficients.tolist() == [0, 1]
+    assert LNM.qif(0.25, 0.0, 0.5).coefficients.tolist() == [0, 0.875, 0.25]
+    assert not dict(LNM.lif(learn=False).named_parameters())
+    assert {name for name, _ in LNM.plif().named_parameters()} == {"coefficients", "threshold"}
+
+
+def test_a_state_dict_holds_every_number_and_only_those():
+    names = {"coefficients", "threshold", "v_reset", "gain"}
+    neuron = LNM()
+    neuron(torch.randn(3, 2, 4))
+    assert set(neuron.state_dict()) == names and set(LNM(alpha=0.5).state_dict()) == {*names, "alpha"}
+
+
 def test_dtypes_and_repr():
     x = torch.randn(4, 2, 3)
     assert LNM().double()(x.double())[0].dtype == torch.float64
