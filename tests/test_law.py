@@ -204,3 +204,29 @@ def test_leak_between_spikes_is_geometric():
     start = State(torch.full((1, 1), 1.0, dtype=torch.float64))
     out = functional.run(x, start, parameters, Dynamics(charge="map"))
     assert out.membrane.flatten().tolist() == [0.5**k for k in range(1, 7)]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@pytest.mark.parametrize("at_threshold", [False, True])
+def test_a_membrane_on_the_threshold(backend, at_threshold):
+    x, theta = torch.full((1, 1, 1), 0.5), torch.tensor([0.0, 1.0])
+    out = functional.lnm(x, theta, threshold=0.5, charge="map", fire_at_threshold=at_threshold, backend=backend)
+    assert out.membrane.item() == 0.5 and out.spikes.item() == float(at_threshold)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@pytest.mark.parametrize("slope", [-1.0, 1.0])
+def test_a_slope_on_its_bound_still_learns(backend, slope):
+    """Outside the domain f(v) = θ_1·v + θ_0 here, so its gradient for θ_1 is v."""
+    theta = torch.tensor([0.0, slope], requires_grad=True)
+    out = functional.lnm(
+        torch.zeros(1, 1, 1),
+        theta,
+        state=State(torch.full((1, 1), 3.0)),
+        charge="map",
+        reset="none",
+        domain=(-1.5, 1.5),
+        backend=backend,
+    )
+    out.membrane.sum().backward()
+    assert theta.grad is not None and theta.grad.tolist() == [1.0, 3.0]
