@@ -15,7 +15,7 @@ from torch import nn
 from snn_lnm.engines import Backend
 from snn_lnm.neuron import Domain
 
-__all__ = ["GROUP", "Adapter", "AdapterInfo", "SwapOptions", "available_adapters", "loaded_adapters"]
+__all__ = ["GROUP", "Adapter", "AdapterInfo", "CannotSwap", "SwapOptions", "available_adapters", "loaded_adapters"]
 
 GROUP = "snn_lnm.adapters"
 
@@ -30,6 +30,14 @@ class SwapOptions:
     backend: Backend = "auto"
 
 
+class CannotSwap(ValueError):
+    """Raised by a builder: this one neuron has to stay, and the message is the reason in the report."""
+
+
+def _keep(old: nn.Module) -> None:
+    """Nothing outside the model holds ``old``."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One framework's side of the swap; what an entry point of the group ``snn_lnm.adapters`` names.
@@ -41,13 +49,16 @@ class Adapter:
         native: base class of all its spiking neurons, to name those that cannot be swapped.
         swapped: the classes that :attr:`replace` makes.
         replace: exact native class -> ``build(old, options)``, which returns the new neuron with the
-            parameters, options and live state of ``old`` and leaves ``old`` as it was.
+            parameters, options and live state of ``old`` and leaves ``old`` as it was, or raises
+            :class:`CannotSwap`.
+        release: called with each neuron that was replaced, so that the framework need not keep it alive.
     """
 
     framework: str
     native: type[nn.Module]
     swapped: tuple[type[nn.Module], ...]
     replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
+    release: Callable[[nn.Module], None] = _keep
 
 
 class AdapterInfo(NamedTuple):

@@ -10,9 +10,15 @@ from torch import nn
 from snn_lnm import engines
 from snn_lnm.neuron import Domain
 from snn_lnm.parameters import check_degree
-from snn_lnm.plugins import Adapter, SwapOptions, loaded_adapters
+from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
 
 __all__ = ["SwapReport", "SwapRow", "swap"]
+
+HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
+)
 
 
 class SwapRow(NamedTuple):
@@ -90,6 +96,7 @@ def swap(
     adapters = loaded_adapters()
     options = SwapOptions(degree, learn_coefficients, domain, backend)
     replacements: dict[int, nn.Module] = {}
+    releases = []
     rows = []
     for path, module in model.named_modules(remove_duplicate=False):
         adapter = next((a for a in adapters if isinstance(module, a.native)), None)
@@ -102,7 +109,11 @@ def swap(
             )
         reason = _obstacle(module, adapter)
         if not reason and id(module) not in replacements:
-            replacements[id(module)] = _build(module, adapter, options)
+            try:
+                replacements[id(module)] = _build(module, adapter, options)
+                releases.append((adapter.release, module))
+            except CannotSwap as obstacle:
+                reason = str(obstacle)
         after = "" if reason else _describe(replacements[id(module)])
         rows.append(SwapRow(path, type(module).__name__, after, reason))
     report = SwapReport(tuple(rows))
@@ -112,6 +123,8 @@ def swap(
         for name, child in parent._modules.items():
             if id(child) in replacements:
                 parent._modules[name] = replacements[id(child)]
+    for release, module in releases:
+        release(module)
     return report
 
 
@@ -130,8 +143,8 @@ def _obstacle(module: nn.Module, adapter: Adapter) -> str:
 def _build(module: nn.Module, adapter: Adapter, options: SwapOptions) -> nn.Module:
     new = adapter.replace[type(module)](module, options)
     new.train(module.training)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        new.__dict__[hooks].update(module.__dict__[hooks])
+    for hooks in HOOKS:  # the very dictionaries, so that the handles their owners hold still remove them
+        new.__dict__[hooks] = module.__dict__[hooks]
     return new
 
 

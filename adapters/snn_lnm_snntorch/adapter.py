@@ -7,7 +7,8 @@ from typing import Any
 import snntorch
 from torch import nn
 
-from snn_lnm.plugins import Adapter, SwapOptions
+from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions
+from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.neurons import LNM, SynapticLNM
 
 
@@ -43,7 +44,13 @@ def _shared(old: Any, options: SwapOptions) -> dict[str, Any]:
 
 def _constructed_reset(old: Any) -> str:
     """The reset that the native neuron really performs: its bound update, not its attribute."""
-    return {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}[old.state_function.__name__]
+    updates = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
+    reset = updates.get(getattr(old.state_function, "__name__", ""))
+    if reset is None:
+        raise CannotSwap("its state_function was replaced, and would be lost")
+    if not old.reset_delay and old.reset_dict[reset] != int(old.reset_mechanism_val):
+        raise CannotSwap(f"it mixes two resets: {reset!r} in its update, {old.reset_mechanism!r} after the spike")
+    return reset
 
 
 def leaky(old: nn.Module, options: SwapOptions) -> nn.Module:
@@ -67,4 +74,5 @@ adapter = Adapter(
     native=snntorch.SpikingNeuron,
     swapped=(LNM, SynapticLNM),
     replace={snntorch.Leaky: leaky, snntorch.Synaptic: synaptic},
+    release=registry.hold_weakly,
 )

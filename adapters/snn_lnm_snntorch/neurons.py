@@ -60,24 +60,25 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
         domain: Domain = "auto",
         backend: engines.Backend = "auto",
     ) -> None:
-        snntorch.Leaky.__init__(
-            self,
-            beta,
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_beta,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            graded_spikes_factor,
-            learn_graded_spikes_factor,
-            reset_delay,
-        )
-        self._setup(beta, degree, coefficients, learn_coefficients, domain, backend)
+        with self._construction():
+            snntorch.Leaky.__init__(
+                self,
+                beta,
+                threshold,
+                spike_grad,
+                surrogate_disable,
+                init_hidden,
+                inhibition,
+                learn_beta,
+                learn_threshold,
+                reset_mechanism,
+                state_quant,
+                output,
+                graded_spikes_factor,
+                learn_graded_spikes_factor,
+                reset_delay,
+            )
+            self._setup(beta, degree, coefficients, learn_coefficients, domain, backend)
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         self._check_call(input_, mem=mem)
@@ -128,24 +129,25 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
         domain: Domain = "auto",
         backend: engines.Backend = "auto",
     ) -> None:
-        snntorch.Synaptic.__init__(
-            self,
-            alpha,
-            beta,
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_alpha,
-            learn_beta,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            reset_delay,
-        )
-        self._setup(beta, degree, coefficients, learn_coefficients, domain, backend)
+        with self._construction():
+            snntorch.Synaptic.__init__(
+                self,
+                alpha,
+                beta,
+                threshold,
+                spike_grad,
+                surrogate_disable,
+                init_hidden,
+                inhibition,
+                learn_alpha,
+                learn_beta,
+                learn_threshold,
+                reset_mechanism,
+                state_quant,
+                output,
+                reset_delay,
+            )
+            self._setup(beta, degree, coefficients, learn_coefficients, domain, backend)
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
         self._check_call(input_, syn=syn, mem=mem)

@@ -7,8 +7,8 @@ leak is replaced: the host's bits by construction.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, cast
 
 import snntorch
@@ -29,9 +29,12 @@ from snn_lnm.parameters import (
 )
 from snn_lnm.reference import polynomial
 from snn_lnm.surrogate import Surrogate
+from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.surrogates import recover
 
 RESETS: dict[str, Reset] = {"subtract": "soft_next", "zero": "hard_next", "none": "none"}
+HOST_STEPS = ("fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int")
+"""Methods of the host's step: who overrides one wants it called, so the host's `forward` runs."""
 
 
 def leaky_coefficients(beta: Tensor | float, degree: int) -> Tensor:
@@ -39,11 +42,26 @@ def leaky_coefficients(beta: Tensor | float, degree: int) -> Tensor:
     check_degree(degree)
     if degree < 1:
         raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
-    beta = torch.as_tensor(beta).detach()
+    try:
+        beta = torch.as_tensor(beta).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"beta must be a number or a tensor, got {beta!r}.") from None
     beta = check_finite("beta", beta if beta.is_floating_point() else beta.float()).clamp(0, 1)
     theta = beta.new_zeros(*beta.shape, degree + 1)
     theta[..., 1] = beta
     return theta
+
+
+def check_coefficients(coefficients: Any) -> Tensor:
+    """A floating-point copy of ``coefficients``, finite, `[..., D+1]` with D in 0..8."""
+    try:
+        theta = torch.as_tensor(coefficients).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"coefficients must be a tensor, got {coefficients!r}.") from None
+    if theta.dim() < 1:
+        raise ValueError("coefficients must be [D+1] or [*neuron_shape, D+1], got a scalar.")
+    check_degree(theta.shape[-1] - 1)
+    return check_finite("coefficients", theta if theta.is_floating_point() else theta.float())
 
 
 class PolynomialNeuron(snntorch.LIF):
@@ -51,10 +69,26 @@ class PolynomialNeuron(snntorch.LIF):
 
     STATES: ClassVar[tuple[str, ...]] = ("mem",)
     FUSED_RESETS: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
+    _customised: ClassVar[bool] = False
     coefficients: nn.Parameter | Tensor
     mem: Tensor
     _v_reset: Tensor
     _gain: Tensor
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        ours = next(kind for kind in cls.__mro__ if PolynomialNeuron in kind.__bases__)
+        cls._customised = any(getattr(cls, name) is not getattr(ours, name) for name in HOST_STEPS)
+
+    @contextmanager
+    def _construction(self) -> Iterator[None]:
+        """Registered weakly if all goes well, not at all if not: the host registers first, then checks."""
+        try:
+            yield
+        except BaseException:
+            registry.remove(self)
+            raise
+        registry.hold_weakly(self)
 
     def _setup(
         self,
@@ -70,8 +104,7 @@ class PolynomialNeuron(snntorch.LIF):
                 raise ValueError("give beta (the leak to start from) or coefficients.")
             coefficients = leaky_coefficients(beta, degree)
         else:
-            coefficients = check_finite("coefficients", coefficients.detach().clone())
-            check_degree(coefficients.shape[-1] - 1)
+            coefficients = check_coefficients(coefficients)
         if learn_coefficients:
             self.coefficients = nn.Parameter(coefficients)
         else:
@@ -79,10 +112,11 @@ class PolynomialNeuron(snntorch.LIF):
         self.domain = default_domain(self.degree, self.threshold) if domain == "auto" else domain
         engines.check_name(backend)
         self.backend: engines.Backend = backend
-        self.register_buffer("_v_reset", torch.zeros_like(self.threshold.detach()).mean(), persistent=False)
-        self.register_buffer("_gain", torch.ones_like(self._v_reset), persistent=False)
+        self.register_buffer("_v_reset", coefficients.new_zeros(()), persistent=False)
+        self.register_buffer("_gain", coefficients.new_ones(()), persistent=False)
+        if isinstance(self.spike_grad, str):  # the host's `forward` calls it
+            self.spike_grad = recover(self.spike_grad)
         self._dynamics()
-        self._register()
 
     # ---- what snnTorch's constructors would do with beta, mem and state_function
 
@@ -119,7 +153,7 @@ class PolynomialNeuron(snntorch.LIF):
             node, and must not write a wrong LIF.)
         """
         theta = self.coefficients
-        if self.degree >= 2 or (self.degree >= 1 and bool((theta[..., 0] != 0).any())):
+        if self.degree != 1 or bool((theta[..., 0] != 0).any()):
             raise ValueError(
                 f"a neuron of degree {self.degree} with θ_0 = {theta.detach()[..., 0].tolist()} has no beta, "
                 "and NIR no polynomial node to export it to: read .coefficients instead, or construct it "
@@ -138,15 +172,14 @@ class PolynomialNeuron(snntorch.LIF):
         return cached[1]
 
     def _is_fused(self) -> bool:
-        cls = type(self)
         return bool(
             self.reset_delay
             and not self.inhibition
             and not self.state_quant
             and self.reset_mechanism in self.FUSED_RESETS
             and isinstance(self._dynamics().surrogate, Surrogate)
-            and cls.fire is snntorch.SpikingNeuron.fire
-            and cls.mem_reset is snntorch.SpikingNeuron.mem_reset
+            and not self._customised
+            and not any(name in self.__dict__ for name in HOST_STEPS)
         )
 
     def _numbers(self, x: Tensor, alpha: Tensor | None = None) -> Parameters:
@@ -184,14 +217,19 @@ class PolynomialNeuron(snntorch.LIF):
         return self._graded(out.spikes), out.state
 
     def _graded(self, spikes: Tensor) -> Tensor:
+        return spikes if self._is_ungraded() else (spikes * self.graded_spikes_factor).to(spikes.dtype)
+
+    def _is_ungraded(self) -> bool:
+        """The factor is the constant 1 (or that cannot be told cheaply, and multiplying is the answer)."""
         factor = self.graded_spikes_factor
-        if factor.requires_grad:
-            return (spikes * factor).to(spikes.dtype)
-        key = (id(factor), factor._version)
+        if factor.requires_grad or torch.compiler.is_compiling() or factor.is_inference():
+            return False
         cached = self.__dict__.get("_cached_graded")
-        if cached is None or cached[0] != key:  # reading the value would stall a GPU at every step
-            self.__dict__["_cached_graded"] = cached = (key, bool((factor == 1).all()))
-        return spikes if cached[1] else (spikes * factor).to(spikes.dtype)
+        # Reading the value would stall a GPU at every step.
+        if cached is None or cached[0] is not factor or cached[1] != factor._version:
+            cached = (factor, factor._version, bool((factor == 1).all()))
+            self.__dict__["_cached_graded"] = cached
+        return cached[2]
 
     def _leak(self, v: Tensor) -> Tensor:
         return polynomial(v, self._numbers(v), self._dynamics())
@@ -214,17 +252,6 @@ class PolynomialNeuron(snntorch.LIF):
 
     # ---- life of a module
 
-    def _register(self) -> None:
-        """Let the host's helpers find this neuron without keeping it alive."""
-
-        def forget(dead: object) -> None:
-            found = snntorch.SpikingNeuron.instances
-            found[:] = [other for other in found if other is not dead]
-
-        found = snntorch.SpikingNeuron.instances
-        found[:] = [other for other in found if other is not self]
-        found.append(weakref.proxy(self, forget))
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         for name in self.STATES:
@@ -242,7 +269,7 @@ class PolynomialNeuron(snntorch.LIF):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._register()
+        registry.hold_weakly(self)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
         theirs, ours = prefix + "beta", prefix + "coefficients"
@@ -253,6 +280,9 @@ class PolynomialNeuron(snntorch.LIF):
             del state_dict[theirs]
         if ours in state_dict:
             check_finite(ours, state_dict[ours])
+        reset = int(state_dict.get(prefix + "reset_mechanism_val", 0))
+        if reset not in self.reset_dict.values():
+            raise ValueError(f"{prefix}reset_mechanism_val must be one of {self.reset_dict}, got {reset}.")
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
         self._reset_mechanism = list(self.reset_dict)[int(self.reset_mechanism_val)]
 

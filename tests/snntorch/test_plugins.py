@@ -1,0 +1,84 @@
+"""Adapters as plugins: found without imports, one owner per name, a broken one hides no other."""
+
+import subprocess
+import sys
+import types
+from importlib import metadata
+
+import pytest
+import snntorch as snn
+from torch import nn
+
+import snn_lnm
+from snn_lnm import plugins
+
+
+class Distribution:
+    def __init__(self, name):
+        self.name = name
+
+
+def entry(name, value, owner):
+    """An entry point that belongs to a distribution, as installed ones do."""
+    made = metadata.EntryPoint(name, value, plugins.GROUP)
+    vars(made)["dist"] = Distribution(owner)
+    return made
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    real = [*metadata.entry_points(group=plugins.GROUP)]
+
+    def install(*entries):
+        monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: [*entries, *real])
+
+    return install
+
+
+def test_two_owners_of_one_name(installed):
+    installed(entry("snntorch", "other.adapter:adapter", "other-package"))
+    with pytest.raises(RuntimeError, match=r"(?s)other-package.*snn-lnm|snn-lnm.*other-package"):
+        snn_lnm.available_adapters()
+
+
+@pytest.mark.parametrize("value", ["no_such_module_here:adapter", "snn_lnm.plugins:GROUP"])
+def test_a_broken_plugin_is_named_and_hides_no_other(installed, monkeypatch, value):
+    monkeypatch.setitem(sys.modules, "broken", types.ModuleType("broken"))
+    installed(entry("broken", value, "broken-package"))
+    net = nn.Sequential(snn.Leaky(0.9))
+    with pytest.warns(RuntimeWarning, match="'broken' of broken-package"):
+        report = snn_lnm.swap(net)
+    assert len(report.swapped) == 1
+
+
+def test_missing_frameworks_say_so(installed):
+    installed(entry("no-such-framework", "a:b", "somebody"))
+    rows = snn_lnm.available_adapters()
+    assert [row.name for row in rows] == sorted(row.name for row in rows)
+    (row,) = [row for row in rows if row.name == "no-such-framework"]
+    assert row.state == "unavailable" and "not installed" in row.reason and row.distribution == "somebody"
+
+
+class ToyNeuron(nn.Module):
+    pass
+
+
+class ToyLearnable(ToyNeuron):
+    degree = 2
+
+
+def test_a_third_party_adds_its_framework(installed, monkeypatch):
+    toy = types.ModuleType("toy")
+    toy.adapter = plugins.Adapter("toy", ToyNeuron, (ToyLearnable,), {ToyNeuron: lambda old, options: ToyLearnable()})
+    monkeypatch.setitem(sys.modules, "toy", toy)
+    installed(entry("toy", "toy:adapter", "toy-package"))
+    net = nn.Sequential(ToyNeuron(), snn.Leaky(0.9))
+    assert len(snn_lnm.swap(net).swapped) == 2 and type(net[0]) is ToyLearnable
+
+
+def test_listing_imports_no_framework():
+    code = (
+        "import sys, snn_lnm; rows = snn_lnm.available_adapters(); "
+        "assert rows and 'snntorch' not in sys.modules and rows[0].state != 'loaded'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
