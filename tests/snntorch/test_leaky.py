@@ -7,7 +7,7 @@ import snntorch as snn
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from snn_lnm_snntorch import LNM
+from snn_lnm_snntorch import LNM, registry
 from snntorch import utils
 from torch import nn
 
@@ -125,6 +125,7 @@ def test_an_overridden_step_is_called(method, returned):
 )
 def test_a_failed_construction_leaves_no_trace(options):
     gc.collect()
+    registry.remove(None)
     before = [*map(id, snn.SpikingNeuron.instances)]
     with pytest.raises(ValueError) as error:
         LNM(0.9, **options)

@@ -6,6 +6,7 @@ import weakref
 import pytest
 import snntorch as snn
 import torch
+from snn_lnm_snntorch import registry
 from torch import nn
 
 import snn_lnm
@@ -78,8 +79,10 @@ def test_replaced_neurons_that_are_kept_are_still_reset():
 def test_a_failed_swap_leaves_the_registry():
     net = nn.Sequential(snn.Leaky(0.9), snn.Leaky(float("nan")))
     gc.collect()
+    registry.remove(None)
     before = [*map(id, snn.SpikingNeuron.instances)]
     with pytest.raises(ValueError, match="finite"):
         snn_lnm.swap(net)
     gc.collect()
+    registry.remove(None)
     assert [*map(id, snn.SpikingNeuron.instances)] == before
