@@ -61,11 +61,11 @@ class Surrogate:
         return [float(value) for value in vars(self).values()]
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
-        return _Step.apply(u, self, at_zero)  # type: ignore[no-any-return]
+        return _Step.apply(u, self, at_zero)
 
     def smooth(self, u: Tensor) -> Tensor:
         """``S(u)``: the spike of smooth mode, whose gradient is a true one."""
-        return self.primitive(u, *self.parameters)  # type: ignore[no-any-return]
+        return self.primitive(u, *self.parameters)
 
 
 class _Step(torch.autograd.Function):

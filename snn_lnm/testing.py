@@ -116,9 +116,8 @@ def problems(
     )
     x = normal(steps, *step) * (1.0 if dyadic else scale)
     state = State(normal(*step), normal(*step) if synapse else None)
-    return Problem(
-        x.to(dtype),
-        State(*(None if value is None else value.to(dtype) for value in state)),  # type: ignore[arg-type]
-        Parameters(*(None if value is None else value.to(dtype) for value in numbers)),  # type: ignore[arg-type]
-        chosen,
-    )
+
+    def cast(value: Any) -> Any:
+        return None if value is None else value.to(dtype)
+
+    return Problem(x.to(dtype), State(*map(cast, state)), Parameters(*map(cast, numbers)), chosen)

@@ -11,7 +11,7 @@ from snntorch import surrogate as host
 from snn_lnm import surrogate as surrogates
 from snn_lnm.surrogate import Spike, Surrogate
 
-_BY_CODE: dict[Any, type[Surrogate]] = {
+_BY_CODE: dict[Any, Callable[[float], Surrogate]] = {
     host.atan().__code__: surrogates.ATan,
     host.fast_sigmoid().__code__: surrogates.FastSigmoid,
     host.sigmoid().__code__: surrogates.Sigmoid,
@@ -27,10 +27,10 @@ def recover(spike_grad: str | Spike | Callable[..., Any]) -> Spike:
     if isinstance(spike_grad, (str, Surrogate)):
         return surrogates.get(spike_grad)
     kind = _BY_CODE.get(getattr(spike_grad, "__code__", None))
-    if kind is None:
+    closure = getattr(spike_grad, "__closure__", None)
+    if kind is None or not closure:
         return spike_grad
-    (cell,) = spike_grad.__closure__  # type: ignore[union-attr, misc]
-    slope = cell.cell_contents
+    slope = closure[0].cell_contents
     if isinstance(slope, (int, float)) and math.isfinite(slope) and slope > 0:
-        return kind(float(slope))  # type: ignore[call-arg]
+        return kind(float(slope))
     return spike_grad

@@ -43,12 +43,12 @@ for _lib in (_library, _cpp_library):
 
 def _forward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
     cpp.load()
-    return torch.ops.snn_lnm_cpp.forward.default(*arguments)  # type: ignore[no-any-return]
+    return torch.ops.snn_lnm_cpp.forward.default(*arguments)
 
 
 def _backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
     cpp.load()
-    return torch.ops.snn_lnm_cpp.backward.default(*arguments)  # type: ignore[no-any-return]
+    return torch.ops.snn_lnm_cpp.backward.default(*arguments)
 
 
 _library.impl("forward", _forward_cpu, "CPU")
@@ -118,12 +118,12 @@ class _Scan(torch.autograd.Function):
 
 
 def _forward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
-    return _Scan.apply(*arguments)  # type: ignore[no-any-return]
+    return _Scan.apply(*arguments)
 
 
 def _backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.snn_lnm.backward.default(*arguments)  # type: ignore[no-any-return]
+        return torch.ops.snn_lnm.backward.default(*arguments)
 
 
 class _Once(torch.autograd.Function):
@@ -139,7 +139,7 @@ class _Once(torch.autograd.Function):
 
 
 def _backward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
-    return _Once.apply(*arguments)  # type: ignore[no-any-return]
+    return _Once.apply(*arguments)
 
 
 _library.impl("forward", _forward_autograd, "Autograd")
