@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
@@ -22,12 +24,31 @@ from snn_lnm.parameters import (
 )
 from snn_lnm.surrogate import Spike
 
-__all__ = ["LNM"]
+__all__ = ["LNM", "KeepsDomain"]
 
 Domain = tuple[float, float] | None | Literal["auto"]
 
 
-class LNM(nn.Module):
+class KeepsDomain(nn.Module):
+    """Mixin: checkpoints carry the domain, which belongs to the learned f as its coefficients do.
+
+    It is the module's extra state, a float64 tensor `[lo, hi]` (`[-inf, inf]` for no domain), so that
+    ``module.half()`` does not round it. Checkpoints without it leave the domain as it is.
+    """
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        lo, hi = state.tolist()
+        cast(Any, self).domain = None if math.isinf(hi) else (lo, hi)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
+        state_dict.setdefault(prefix + "_extra_state", self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
+
+class LNM(KeepsDomain):
     """A layer of spiking neurons whose dynamics is a learned polynomial.
 
     ``h[t] = v[t-1] + g·(f(v[t-1]) + x[t])`` (``charge="drift"``) or ``h[t] = f(v[t-1]) + g·x[t]``
@@ -162,6 +183,14 @@ class LNM(nn.Module):
     @property
     def degree(self) -> int:
         return self.coefficients.shape[-1] - 1
+
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        return self.dynamics.domain
+
+    @domain.setter
+    def domain(self, value: tuple[float, float] | None) -> None:
+        self.dynamics = replace(self.dynamics, domain=value)
 
     @property
     def parameters_of_law(self) -> Parameters:

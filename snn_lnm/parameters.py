@@ -139,6 +139,8 @@ def check_degree(degree: int) -> int:
 
 def check_finite(name: str, value: Tensor) -> Tensor:
     """``value`` itself, if it holds neither NaN nor Inf."""
+    if value.is_meta:
+        raise ValueError(f"{name} is on the meta device and holds no numbers: materialise the module first.")
     if not bool(torch.isfinite(value).all()):
         raise ValueError(f"{name} must be finite, got {value.detach().flatten()[:8].tolist()}.")
     return value

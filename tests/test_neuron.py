@@ -88,7 +88,7 @@ def test_presets_name_their_parameters():
 
 
 def test_a_state_dict_holds_every_number_and_only_those():
-    names = {"coefficients", "threshold", "v_reset", "gain"}
+    names = {"coefficients", "threshold", "v_reset", "gain", "_extra_state"}  # the last is the domain
     neuron = LNM()
     neuron(torch.randn(3, 2, 4))
     assert set(neuron.state_dict()) == names and set(LNM(alpha=0.5).state_dict()) == {*names, "alpha"}
@@ -103,3 +103,15 @@ def test_dtypes_and_repr():
         current = torch.nn.functional.linear(x, torch.randn(5, 3))
         assert current.dtype == torch.bfloat16 and LNM()(current)[1].v.dtype == torch.float32
     assert "degree=3, layout=[4], charge='drift'" in repr(LNM(channels=4))
+
+
+def test_checkpoints_carry_the_domain():
+    wide, narrow = LNM(threshold=1.0), LNM(threshold=0.5)
+    assert narrow.domain == (-0.75, 0.75)
+    wide.bfloat16().load_state_dict(narrow.state_dict())
+    assert wide.domain == (-0.75, 0.75)
+    wide.load_state_dict(LNM(domain=None).state_dict())
+    assert wide.domain is None
+    without = {name: value for name, value in narrow.state_dict().items() if "extra" not in name}
+    wide.load_state_dict(without)
+    assert wide.domain is None

@@ -230,6 +230,10 @@ def test_native_checkpoints_load():
     ours = nn.Sequential(nn.Linear(4, 3), LNM(0.1, degree=2))
     ours.load_state_dict(native.state_dict())
     assert ours[1].coefficients.tolist() == [0, pytest.approx(0.7), 0] and ours[1].threshold == 0.5
+    other = nn.Sequential(nn.Linear(4, 3), LNM(0.1, degree=2, threshold=0.5))
+    assert ours[1].domain == (-1.5, 1.5)  # the native checkpoint says nothing of it
+    ours.load_state_dict(other.state_dict())
+    assert ours[1].domain == (-0.75, 0.75)
     broken = native.state_dict() | {"1.beta": torch.tensor(float("nan"))}
     with pytest.raises(ValueError, match="beta must be finite"):
         ours.load_state_dict(broken)

@@ -110,3 +110,8 @@ def test_adapters_are_listed_and_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("SNN_LNM_DISABLED_ADAPTERS", "snntorch")
     assert snn_lnm.available_adapters()[0].state == "disabled"
     assert not snn_lnm.swap(nn.Sequential(snn.Leaky(0.9))).rows
+
+
+def test_a_model_without_numbers():
+    with pytest.raises(ValueError, match="meta device"):
+        snn_lnm.swap(nn.Sequential(snn.Leaky(0.9)).to("meta"))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
-from snn_lnm.neuron import Domain
+from snn_lnm.neuron import Domain, KeepsDomain
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Dynamics,
@@ -64,7 +64,7 @@ def check_coefficients(coefficients: Any) -> Tensor:
     return check_finite("coefficients", theta if theta.is_floating_point() else theta.float())
 
 
-class PolynomialNeuron(snntorch.LIF):
+class PolynomialNeuron(KeepsDomain, snntorch.LIF):
     """Mixin over a snnTorch neuron. ``STATES`` names its state tensors, the membrane last."""
 
     STATES: ClassVar[tuple[str, ...]] = ("mem",)
