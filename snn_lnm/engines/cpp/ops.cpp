@@ -8,11 +8,8 @@
 #include <string_view>
 #include <tuple>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "kernels.h"
+#include "memory.h"
 
 namespace lnm {
 namespace {
@@ -103,19 +100,6 @@ const T* pointer(const Maybe& t) {
   return t ? t->const_data_ptr<T>() : nullptr;
 }
 Maybe contiguous(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
-
-// An uninitialised tensor whose pages the system may hand out 2 MiB at a time: a fresh 32 MiB output
-// costs 8,000 page faults otherwise, more time than the kernel itself.
-Tensor allocate(at::IntArrayRef sizes, const at::TensorOptions& options) {
-  Tensor out = at::empty(sizes, options);
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  constexpr uintptr_t kPage = uintptr_t{1} << 21;
-  const auto begin = (reinterpret_cast<uintptr_t>(out.data_ptr()) + kPage - 1) / kPage * kPage;
-  const auto end = (reinterpret_cast<uintptr_t>(out.data_ptr()) + out.nbytes()) / kPage * kPage;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // only a hint
-#endif
-  return out;
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
@@ -213,4 +197,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
 TORCH_LIBRARY_IMPL(snn_lnm_cpp, CPU, m) {
   m.impl("forward", &lnm::forward);
   m.impl("backward", &lnm::backward);
+}
+
+TORCH_LIBRARY_FRAGMENT(snn_lnm_cpp, m) {
+  m.def("empty_cache() -> ()", [] { lnm::Pool::get().empty(); });
 }
