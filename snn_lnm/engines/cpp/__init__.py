@@ -20,7 +20,7 @@ import torch
 
 from snn_lnm.surrogate import _BY_NAME
 
-__all__ = ["load", "obstacle", "surrogate_header"]
+__all__ = ["empty_cache", "load", "memory", "obstacle", "surrogate_header"]
 
 _HERE = Path(__file__).parent
 _ISA_FLAGS = {
@@ -182,3 +182,19 @@ def load() -> None:
         )
     finally:
         os.environ["PATH"] = path
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of the engine's large tensors (1 MiB and more): those in use, and those kept for the next call.
+
+    Together they never exceed what was once in use at the same time; the kept ones alone never exceed
+    ``SNN_LNM_CACHE_MIB`` (an environment variable read at first use; default 1024, 0 keeps nothing).
+    """
+    load()
+    return torch.ops.snn_lnm_cpp.memory()
+
+
+def empty_cache() -> None:
+    """Give the kept memory back to the system."""
+    load()
+    torch.ops.snn_lnm_cpp.empty_cache()

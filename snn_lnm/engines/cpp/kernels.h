@@ -75,22 +75,22 @@ void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Elem
   }
 }
 
-// The options as a local value in which the common case is known at compile time: a fixed DEGREE also
-// fixes the rarely used options, so that the compiler drops their branches. DEGREE = -1: anything goes.
+// The options, in which the usual neuron is known at compile time: a fixed DEGREE with its default
+// domain, and none of the rare options, so that the compiler drops their branches. DEGREE = -1: any.
 template <int DEGREE>
-inline Dynamics specialise(Dynamics d) {
+LNM_INLINE inline Dynamics specialise(Dynamics d) {
   if constexpr (DEGREE >= 0) {
     d.degree = DEGREE;
-    d.synapse = d.fire_at_threshold = d.smooth = false;
+    d.bounded = DEGREE > 1;
+    d.line = true;
+    d.synapse = d.smooth = false;
   }
   return d;
 }
 
-inline bool is_common(const Dynamics& d) { return !d.synapse && !d.fire_at_threshold && !d.smooth; }
-
 // Calls f(j, n) for each vector j of a row, n its number of elements: a constant but for the tail.
 template <class V, class F>
-inline void for_each_vector(int64_t width, F f) {
+LNM_INLINE inline void for_each_vector(int64_t width, F f) {
   int64_t full = width / kLanes<V>;
   for (int64_t j = 0; j < full; ++j) f(j, std::integral_constant<int64_t, kLanes<V>>{});
   if (width % kLanes<V>) f(full, width % kLanes<V>);
@@ -139,7 +139,7 @@ struct Forward {
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
-      for_each_vector<V>(width, [&](int64_t j, auto n) {
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         const auto& number = UNIFORM ? shared : numbers[j];
         state[j] = load<V>(v + base + j * L, n);
         synaptic[j] = d.synapse ? load<V>(current + base + j * L, n) : V{};
@@ -149,7 +149,7 @@ struct Forward {
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
         const bool last = t + 1 == plan.steps;
-        for_each_vector<V>(width, [&](int64_t j, auto n) {
+        for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];
           const int64_t at = row + j * L;
           if (!last) __builtin_prefetch(x + at + plan.neurons);
@@ -166,7 +166,7 @@ struct Forward {
         });
       }
       if (d.synapse) {
-        for_each_vector<V>(width, [&](int64_t j, auto n) { store(last_current + base + j * L, synaptic[j], n); });
+        for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE { store(last_current + base + j * L, synaptic[j], n); });
       }
     }
     if (stream_spikes || stream_h) stream_fence();
@@ -200,7 +200,7 @@ struct Backward {
   void recompute_currents(int64_t base, int64_t width, const std::vector<Numbers<Vec<T>>>& numbers,
                           std::vector<Vec<T>>& currents) const {
     const int64_t vectors = currents.size() / plan.steps;
-    for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) {
+    for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
       auto state = dynamics.synapse ? load<Vec<T>>(current + base + j * L, n) : Vec<T>{};
       for (int64_t t = 0; t < plan.steps; ++t) {
         auto input = load<Vec<T>>(x + t * plan.neurons + base + j * L, n);
@@ -244,7 +244,7 @@ struct Backward {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
       if (need_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
-      for_each_vector<V>(width, [&](int64_t j, auto n) {
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         membrane[j] = load<V>(h + (plan.steps - 1) * plan.neurons + base + j * L, n);
         d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
@@ -254,7 +254,7 @@ struct Backward {
         const int64_t row = t * plan.neurons + base;
         const bool last = t + 1 == plan.steps;
         Sums<V> row_sum = UNIFORM ? sums[0] : Sums<V>{};
-        for_each_vector<V>(width, [&](int64_t j, auto n) {
+        for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];
           auto& sum = UNIFORM ? row_sum : sums[j];
           const int64_t at = row + j * L;
@@ -282,7 +282,7 @@ struct Backward {
         if (UNIFORM) sums[0] = row_sum;
         if (++rows % kRows<UNIFORM> == 0) flush<UNIFORM>(sums, tile);
       }
-      for_each_vector<V>(width, [&](int64_t j, auto n) {
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         V d_start = d_state[j];
         if (d.state_is_membrane()) {
           const auto& number = UNIFORM ? shared : numbers[j];
@@ -303,9 +303,9 @@ using Run = void (Pass::*)(const Tile&) const;
 template <class Pass, bool UNIFORM>
 Run<Pass> pick(const Dynamics& d) {
   if constexpr (std::is_same_v<typename Pass::Arithmetic, float>) {
-    if (is_common(d) && d.degree == 1) return &Pass::template run<UNIFORM, 1>;
-    if (is_common(d) && d.degree == 2) return &Pass::template run<UNIFORM, 2>;
-    if (is_common(d) && d.degree == 3) return &Pass::template run<UNIFORM, 3>;
+    if (d == specialise<1>(d)) return &Pass::template run<UNIFORM, 1>;
+    if (d == specialise<2>(d)) return &Pass::template run<UNIFORM, 2>;
+    if (d == specialise<3>(d)) return &Pass::template run<UNIFORM, 3>;
   }
   return &Pass::template run<UNIFORM, -1>;
 }

@@ -16,6 +16,7 @@ struct Dynamics {
   int degree, surrogate;
   double surrogate_parameters[kMaxSurrogateParameters], lo, hi;
 
+  bool operator==(const Dynamics&) const = default;
   bool hard() const { return reset == Reset::hard || reset == Reset::hard_next; }
   // The carried state is the membrane before reset; the reset happens at the start of the next step.
   bool state_is_membrane() const { return reset != Reset::hard && reset != Reset::soft; }
@@ -30,27 +31,27 @@ struct Numbers {
 // ---- forward ------------------------------------------------------------------------------------
 
 template <class V>
-inline V horner(V v, const Numbers<V>& n, int degree) {
+LNM_INLINE inline V horner(V v, const Numbers<V>& n, int degree) {
   V p = n.theta[degree];
   for (int k = degree - 1; k >= 0; --k) p = p * v + n.theta[k];
   return p;
 }
 
 template <class V>
-inline V clamp(V v, V lo, V hi) {
+LNM_INLINE inline V clamp(V v, V lo, V hi) {
   V raised = select(v < lo, lo, v);
   return select(raised > hi, hi, raised);
 }
 
 template <class V>
-inline V line_slope(const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V line_slope(const Numbers<V>& n, const Dynamics& d) {
   if (d.degree == 0) return V{};
   return d.map ? clamp(n.theta[1], splat<V>(-1), splat<V>(1))
                : clamp(n.theta[1], -2 / n.gain, V{});
 }
 
 template <class V>
-inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
   if (!d.bounded) return horner(v, n, d.degree);
   V w = clamp(v, splat<V>(d.lo), splat<V>(d.hi));
   V inside = horner(w, n, d.degree);
@@ -61,33 +62,33 @@ inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
 }
 
 template <class V>
-inline V charge(V v, V current, const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V charge(V v, V current, const Numbers<V>& n, const Dynamics& d) {
   V f = polynomial(v, n, d);
   return d.map ? f + n.gain * current : v + n.gain * (f + current);
 }
 
 template <class V>
-inline V fire(V h, const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V fire(V h, const Numbers<V>& n, const Dynamics& d) {
   V u = h - n.threshold;
   if (d.smooth) return surrogate_primitive(d.surrogate, u, d.surrogate_parameters);
   return d.fire_at_threshold ? select(u >= 0, splat<V>(1), V{}) : select(u > 0, splat<V>(1), V{});
 }
 
 template <class V>
-inline V reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
   if (d.reset == Reset::none) return h;
   return d.hard() ? (1 - s) * h + s * n.v_reset : h - s * n.threshold;
 }
 
 // What enters the polynomial, from the membrane h of the previous step and its spike.
 template <class V>
-inline V after_reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V after_reset(V h, V s, const Numbers<V>& n, const Dynamics& d) {
   return d.reset == Reset::soft_next ? h : reset(h, s, n, d);
 }
 
 // The current that reaches the membrane; `state` becomes the synaptic state of the next step.
 template <class V>
-inline V synapse(V x, V& state, const Numbers<V>& n, const Dynamics& d) {
+LNM_INLINE inline V synapse(V x, V& state, const Numbers<V>& n, const Dynamics& d) {
   if (!d.synapse) return x;
   if (!d.euler) return state = n.alpha * state + x;
   V current = state + x;
@@ -108,7 +109,7 @@ struct Sums {
 // receives from elsewhere (all zero unless `spikes_count`), `d_next` that of the next step's h, from
 // which "soft_next" subtracts.
 template <class V>
-inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d_next, const Numbers<V>& n,
+LNM_INLINE inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d_next, const Numbers<V>& n,
                         const Dynamics& d, Sums<V>& sums) {
   V s = fire(h, n, d);
   V d_h = d_after;
@@ -129,7 +130,7 @@ inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d_next, cons
 
 // Through `f = polynomial(v)`: adds d_f times the gradients of f to `sums`, returns d_f · f'(v).
 template <class V>
-inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
+LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
   V w = d.bounded ? clamp(v, splat<V>(d.lo), splat<V>(d.hi)) : v;
   V p = n.theta[d.degree], slope{}, power = d_f;
   for (int k = d.degree - 1; k >= 0; --k) {
@@ -155,7 +156,7 @@ inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d,
 
 // Through `h = charge(v, current)`: returns d_v and writes d_current.
 template <class V>
-inline V charge_backward(V v, V current, V d_h, const Numbers<V>& n, const Dynamics& d, bool gain,
+LNM_INLINE inline V charge_backward(V v, V current, V d_h, const Numbers<V>& n, const Dynamics& d, bool gain,
                          Sums<V>& sums, V& d_current) {
   d_current = n.gain * d_h;
   if (d.map) {
@@ -169,7 +170,7 @@ inline V charge_backward(V v, V current, V d_h, const Numbers<V>& n, const Dynam
 // Through the synapse: `d_state` is the gradient of the state after the step and becomes that of the
 // state before it; returns d_x.
 template <class V>
-inline V synapse_backward(V current, V before, V d_current, V& d_state, const Numbers<V>& n,
+LNM_INLINE inline V synapse_backward(V current, V before, V d_current, V& d_state, const Numbers<V>& n,
                           const Dynamics& d, Sums<V>& sums) {
   if (!d.synapse) return d_current;
   if (d.euler) {

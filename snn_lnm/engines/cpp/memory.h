@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
+#include <tuple>
 #include <vector>
 
 #if defined(__linux__)
@@ -54,6 +55,13 @@ class Pool final : public c10::Allocator {
 
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
 
+  // Bytes in use and bytes kept.
+  std::tuple<int64_t, int64_t> bytes() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return {int64_t(used_), int64_t(keeping_)};
+  }
+
+  // Gives everything kept back to the system.
   void empty() {
     std::lock_guard<std::mutex> lock(mutex_);
     shrink(0);

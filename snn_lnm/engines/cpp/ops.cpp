@@ -200,5 +200,6 @@ TORCH_LIBRARY_IMPL(snn_lnm_cpp, CPU, m) {
 }
 
 TORCH_LIBRARY_FRAGMENT(snn_lnm_cpp, m) {
+  m.def("memory() -> (int, int)", [] { return lnm::Pool::get().bytes(); });
   m.def("empty_cache() -> ()", [] { lnm::Pool::get().empty(); });
 }

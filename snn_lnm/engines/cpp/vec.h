@@ -13,6 +13,9 @@
 #include <immintrin.h>
 #endif
 
+// Without it some options of a kernel stay in memory, and its sums with them: half the speed.
+#define LNM_INLINE __attribute__((always_inline))
+
 namespace lnm {
 
 constexpr int64_t kVectorBytes = 64;
