@@ -51,7 +51,8 @@ def lnm(
 ) -> Output:
     """Run the learnable neuron over a whole sequence, differentiably.
 
-    ``h = v + g·(f(v) + c)`` ("drift") or ``h = f(v) + g·c`` ("map"), ``s = H(h - threshold)``, then
+    ``h = v + g·(f(v) + c)`` ("drift"), ``h = f(v) + g·c`` ("map") or ``h = v + g·f(v) + c``
+    ("residual"), ``s = H(h - threshold)``, then
     the reset; ``f(v) = Σ θ_k v^k``. :mod:`snn_lnm.reference` holds all equations.
 
     Args:
@@ -65,7 +66,7 @@ def lnm(
             of spikes and membranes.
         **options: the fields of :class:`snn_lnm.parameters.Dynamics`: ``charge``, ``reset``,
             ``detach_reset``, ``fire_at_threshold``, ``synapse``, ``surrogate``, ``domain`` (None here:
-            the bare polynomial), ``extension``, ``smooth``.
+            the bare polynomial), ``extension``, ``gain_divides``, ``smooth``.
 
     Returns:
         :class:`Output`.

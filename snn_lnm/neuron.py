@@ -18,6 +18,7 @@ from snn_lnm.parameters import (
     Reset,
     State,
     Synapse,
+    check_coefficients,
     check_degree,
     check_finite,
     default_domain,
@@ -51,18 +52,19 @@ class KeepsDomain(nn.Module):
 class LNM(KeepsDomain):
     """A layer of spiking neurons whose dynamics is a learned polynomial.
 
-    ``h[t] = v[t-1] + g·(f(v[t-1]) + x[t])`` (``charge="drift"``) or ``h[t] = f(v[t-1]) + g·x[t]``
-    (``"map"``), ``s[t] = H(h[t] - threshold)``, then the reset, with ``f(v) = Σ θ_k v^k``.
+    ``h[t] = v[t-1] + g·(f(v[t-1]) + x[t])`` (``charge="drift"``), ``h[t] = f(v[t-1]) + g·x[t]``
+    (``"map"``) or ``h[t] = v[t-1] + g·f(v[t-1]) + x[t]`` (``"residual"``); ``s[t] = H(h[t] - threshold)``;
+    then the reset. ``f(v) = Σ θ_k v^k``.
 
     Args:
-        degree: D, 0..8.
+        degree: D, 0..8; default 3.
         channels: number of channels for coefficients `[C, D+1]`; None: one set for the layer, `[D+1]`.
-        coefficients: θ to start from, `[D+1]`, `[C, D+1]` or `[*neuron_shape, D+1]`; overrides
-            ``degree``. Default: the leaky neuron, ``f(v) = -v`` for a drift and ``f(v) = 0.9·v`` for a
+        coefficients: θ to start from, `[D+1]`, `[C, D+1]` or `[*neuron_shape, D+1]`, instead of
+            ``degree`` and ``channels``. Default: the leaky neuron, ``f(v) = -v`` for a drift and ``f(v) = 0.9·v`` for a
             map, higher coefficients 0 (our choice: the paper's initialisation is not public).
         threshold, v_reset, gain, alpha: numbers or tensors of the same layouts. ``gain`` is dt/τ of the
             drift (default 0.5: τ of two steps, our choice) and 1 for a map; ``alpha`` adds a synapse.
-        charge, reset, detach_reset, fire_at_threshold, synapse, surrogate, extension: see
+        charge, reset, detach_reset, fire_at_threshold, synapse, surrogate, extension, gain_divides: see
             :class:`snn_lnm.parameters.Dynamics`.
         domain: ``(lo, hi)``, None for the bare polynomial, or ``"auto"``: None up to degree 1, ±1.5
             times the threshold above.
@@ -88,7 +90,7 @@ class LNM(KeepsDomain):
 
     def __init__(
         self,
-        degree: int = 3,
+        degree: int | None = None,
         *,
         channels: int | None = None,
         coefficients: Tensor | None = None,
@@ -104,6 +106,7 @@ class LNM(KeepsDomain):
         surrogate: str | Spike = "atan",
         domain: Domain = "auto",
         extension: Extension = "line",
+        gain_divides: bool = False,
         learn_coefficients: bool = True,
         learn_threshold: bool = False,
         learn_gain: bool = False,
@@ -111,24 +114,27 @@ class LNM(KeepsDomain):
         backend: engines.Backend = "auto",
     ) -> None:
         super().__init__()
-        start = leaky_coefficients(degree, charge, channels) if coefficients is None else coefficients
-        start = _number("coefficients", start)
-        if start.dim() < 1:
-            raise ValueError("coefficients must be [D+1], [C, D+1] or [*neuron_shape, D+1], got a scalar.")
-        check_degree(start.shape[-1] - 1)
+        if coefficients is None:
+            start = leaky_coefficients(3 if degree is None else degree, charge, channels)
+        else:
+            start = check_coefficients(_number("coefficients", coefficients), degree)
+            if channels is not None and start.shape[:-1] != (channels,):
+                raise ValueError(f"channels={channels} contradicts coefficients of shape {[*start.shape]}.")
         if isinstance(domain, str):
             if domain != "auto":
                 raise ValueError(f"domain must be (lo, hi), None or 'auto', got {domain!r}.")
             domain = default_domain(start.shape[-1] - 1, threshold)
         self.dynamics = Dynamics(
-            charge, reset, detach_reset, fire_at_threshold, synapse, cast(Spike, surrogate), domain, extension
+            *(charge, reset, detach_reset, fire_at_threshold, synapse),
+            *(cast(Spike, surrogate), domain, extension, gain_divides),
         )
         engines.check_name(backend)
         self.backend: engines.Backend = backend
         self._add("coefficients", start, learn_coefficients)
         self._add("threshold", _number("threshold", threshold), learn_threshold)
         self._add("v_reset", _number("v_reset", v_reset), False)
-        gain = (0.5 if charge == "drift" else 1.0) if gain is None else gain
+        if gain is None:
+            gain = 1.0 if charge == "map" else 2.0 if gain_divides else 0.5
         self._add("gain", _number("gain", gain), learn_gain)
         self._add("alpha", None if alpha is None else _number("alpha", alpha), learn_alpha)
 
@@ -243,7 +249,7 @@ def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None)
         raise ValueError(f"channels must be a positive int or None, got {channels!r}.")
     theta = torch.zeros(degree + 1)
     if degree >= 1:
-        theta[1] = -1.0 if charge == "drift" else 0.9
+        theta[1] = 0.9 if charge == "map" else -1.0
     return theta if channels is None else theta.repeat(channels, 1)
 
 

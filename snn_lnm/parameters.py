@@ -14,7 +14,7 @@ from torch import Tensor
 
 from snn_lnm import surrogate as surrogates
 
-Charge = Literal["drift", "map"]
+Charge = Literal["drift", "map", "residual"]
 Reset = Literal["hard", "soft", "none", "soft_next", "hard_next"]
 Synapse = Literal["decay", "euler"]
 Extension = Literal["line", "constant"]
@@ -70,7 +70,8 @@ class Dynamics:
     """The options of the law that are not numbers; `docs/law.md` gives the equations.
 
     Args:
-        charge: ``"drift"``: ``h = v + g·(f(v) + c)``; ``"map"``: ``h = f(v) + g·c``.
+        charge: ``"drift"``: ``h = v + g·(f(v) + c)``; ``"map"``: ``h = f(v) + g·c``; ``"residual"``:
+            ``h = (v + g·f(v)) + c``.
         reset: ``"hard"`` (to ``v_reset``), ``"soft"`` (minus the threshold), ``"none"``; or, at the
             start of the next step, ``"hard_next"`` (before the polynomial) and ``"soft_next"``
             (after it: snnTorch's delayed "subtract").
@@ -81,6 +82,8 @@ class Dynamics:
         surrogate: see :mod:`snn_lnm.surrogate`.
         domain: ``(lo, hi)`` on which f is the polynomial; None means everywhere.
         extension: f outside the domain: ``"line"`` or ``"constant"``.
+        gain_divides: the gain is the divisor τ: ``u/τ`` stands wherever ``g·u`` does otherwise. Not the
+            same bits as g = 1/τ (SpikingJelly divides, snnTorch and Norse multiply).
         smooth: the spike is the surrogate's primitive: not a spiking neuron, but one whose
             gradient is true, for checking gradients.
     """
@@ -93,6 +96,7 @@ class Dynamics:
     surrogate: surrogates.Spike = surrogates.ATan()  # noqa: RUF009 - frozen
     domain: tuple[float, float] | None = None
     extension: Extension = "line"
+    gain_divides: bool = False
     smooth: bool = False
 
     def __post_init__(self) -> None:
@@ -137,6 +141,19 @@ def check_degree(degree: int) -> int:
     return degree
 
 
+def check_coefficients(coefficients: Tensor, degree: int | None = None) -> Tensor:
+    """``coefficients`` itself, if it is `[..., D+1]` with D in 0..8, finite, and D is ``degree`` if given."""
+    if coefficients.dim() < 1:
+        raise ValueError("coefficients must be [D+1], [C, D+1] or [*neuron_shape, D+1], got a scalar.")
+    found = check_degree(coefficients.shape[-1] - 1)
+    if degree is not None and found != degree:
+        raise ValueError(
+            f"degree={degree} contradicts coefficients of shape {[*coefficients.shape]}, whose degree is {found}: "
+            "leave degree out, or give degree + 1 coefficients."
+        )
+    return check_finite("coefficients", coefficients)
+
+
 def check_finite(name: str, value: Tensor) -> Tensor:
     """``value`` itself, if it holds neither NaN nor Inf."""
     if value.is_meta:
@@ -146,14 +163,18 @@ def check_finite(name: str, value: Tensor) -> Tensor:
     return value
 
 
+class NoDefaultDomain(ValueError):
+    """The threshold gives no scale for a domain: it is zero or infinite."""
+
+
 def default_domain(degree: int, threshold: Tensor | float) -> tuple[float, float] | None:
     """None for degree ≤ 1; ±1.5 times the largest threshold above (our choice, not the papers')."""
     if degree <= 1:
         return None
     edge = 1.5 * float(torch.as_tensor(threshold).detach().abs().max())
     if not (math.isfinite(edge) and edge > 0):
-        raise ValueError(
-            f"no default domain for threshold {threshold!r}: pass domain=(lo, hi), or None to switch it off."
+        raise NoDefaultDomain(
+            f"the threshold {edge / 1.5} gives no default domain: pass domain=(lo, hi), or None to switch it off."
         )
     return (-edge, edge)
 

@@ -6,15 +6,18 @@ gradients. One step `t`, elementwise over neurons, `θ` the coefficients, `ϑ` t
     synapse   c[t] = α·c[t-1] + x[t]                 or, without one, c[t] = x[t]
     charge    h[t] = v[t-1] + g·(f(v[t-1]) + c[t])   "drift"
               h[t] = f(v[t-1]) + g·c[t]              "map"
+              h[t] = (v[t-1] + g·f(v[t-1])) + c[t]   "residual"
     fire      s[t] = H(h[t] - ϑ)
     reset     v[t] = (1 - s[t])·h[t] + s[t]·v_r      "hard"
               v[t] = h[t] - s[t]·ϑ                   "soft"
               v[t] = h[t]                            "none"
 
-The resets "hard_next" and "soft_next" keep v[t] = h[t] and act at the start of step t+1.
+With `gain_divides`, u/g stands for g·u. The resets "hard_next" and "soft_next" keep v[t] = h[t] and act
+at the start of step t+1.
 
 Sources: LNM, arXiv 2510.07341 (the drift form with a hard reset, Horner's scheme); QIF,
-arXiv 2510.05168; the "map" form and the delayed resets are those of snnTorch.
+arXiv 2510.05168; the "map" form and the delayed resets are those of snnTorch, the "residual" form and
+the division those of SpikingJelly.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
         f(v) = line(v) + (horner(w) - line(w))         elsewhere, extension "line"
         f(v) = horner(w)                               elsewhere, extension "constant"
 
-    λ is θ_1 clamped so that the line never expands: to [-1, 1] for a map, to [-2/g, 0] for a drift.
+    λ is θ_1 clamped so that the line never expands: to [-1, 1] for a map, to [-2/g, 0] otherwise.
     Where the higher coefficients are zero the bracket is exactly 0, so the line is the linear neuron
     to the bit.
     """
@@ -76,15 +79,23 @@ def _line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
     slope = parameters.coefficients[..., 1]
     if dynamics.charge == "map":
         return clamp(slope, -1.0, 1.0)
-    return clamp(slope, -2 / parameters.gain, 0.0)
+    lowest = -2 * parameters.gain if dynamics.gain_divides else -2 / parameters.gain
+    return clamp(slope, lowest, 0.0)
+
+
+def scale(u: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    """The gain's work: ``g·u``, or ``u/g`` where the gain is a time constant."""
+    return u / parameters.gain if dynamics.gain_divides else parameters.gain * u
 
 
 def charge(v: Tensor, current: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     """The membrane before reset, from the previous membrane and the current that reaches it."""
     f = polynomial(v, parameters, dynamics)
     if dynamics.charge == "map":
-        return f + parameters.gain * current
-    return v + parameters.gain * (f + current)
+        return f + scale(current, parameters, dynamics)
+    if dynamics.charge == "residual":
+        return (v + scale(f, parameters, dynamics)) + current
+    return v + scale(f + current, parameters, dynamics)
 
 
 def fire(h: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:

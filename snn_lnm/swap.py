@@ -9,7 +9,7 @@ from torch import nn
 
 from snn_lnm import engines
 from snn_lnm.neuron import Domain
-from snn_lnm.parameters import check_degree
+from snn_lnm.parameters import NoDefaultDomain, check_degree
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
 
 __all__ = ["SwapReport", "SwapRow", "swap"]
@@ -112,7 +112,7 @@ def swap(
             try:
                 replacements[id(module)] = _build(module, adapter, options)
                 releases.append((adapter.release, module))
-            except CannotSwap as obstacle:
+            except (CannotSwap, NoDefaultDomain) as obstacle:
                 reason = str(obstacle)
         after = "" if reason else _describe(replacements[id(module)])
         rows.append(SwapRow(path, type(module).__name__, after, reason))

@@ -38,7 +38,7 @@ def identical(a: Tensor, b: Tensor) -> bool:
 def dynamics(**fixed: Any) -> st.SearchStrategy[Dynamics]:
     """Any options of the law; keyword arguments fix some of them, a strategy restricts one."""
     options: dict[str, Any] = {
-        "charge": st.sampled_from(["drift", "map"]),
+        "charge": st.sampled_from(["drift", "map", "residual"]),
         "reset": st.sampled_from(["hard", "soft", "none", "hard_next", "soft_next"]),
         "detach_reset": st.booleans(),
         "fire_at_threshold": st.booleans(),
@@ -46,6 +46,7 @@ def dynamics(**fixed: Any) -> st.SearchStrategy[Dynamics]:
         "surrogate": st.sampled_from([surrogates.get(name) for name in surrogates.available()]),
         "domain": st.sampled_from(DOMAINS),
         "extension": st.sampled_from(["line", "constant"]),
+        "gain_divides": st.booleans(),
     }
     for name, value in fixed.items():
         options[name] = value if isinstance(value, st.SearchStrategy) else st.just(value)
@@ -93,14 +94,16 @@ def problems(
 
     def gain() -> Tensor:
         value = normal(*layout(), grid=1).abs()
-        return 2.0 ** -value.clamp(max=2) if dyadic else 0.3 + 0.3 * value
+        g = 2.0 ** -value.clamp(max=2) if dyadic else 0.3 + 0.3 * value
+        return 1 / g if chosen.gain_divides else g
 
     def coefficients() -> Tensor:
         theta = normal(*layout(), degree + 1) * 0.125
         if chosen.domain is None and not dyadic:  # or high powers run away within a few steps
             theta = theta * 0.5 ** torch.arange(degree + 1)
         # With a domain the line's slope may be anything; its clamp holds it, its ends included.
-        slopes = {"drift": [-0.5, -8.0, -4.0, -2.0, 0.5, 0.0], "map": [0.75, 1.0, 1.5, -1.0, -1.25]}[chosen.charge]
+        is_map = chosen.charge == "map"
+        slopes = [0.75, 1.0, 1.5, -1.0, -1.25] if is_map else [-0.5, -8.0, -4.0, -2.0, 0.5, 0.0]
         if degree:
             theta[..., 1] = theta[..., 1].round() if dyadic else theta[..., 1]
             theta[..., 1] += draw(st.sampled_from(slopes[: 1 if chosen.domain is None else None]))

@@ -21,6 +21,8 @@ CALLS = {
     "other device": (ValueError, "is on meta", lambda: functional.lnm(X, THETA.to("meta"))),
     "scalar θ": (ValueError, "at least one dimension", lambda: functional.lnm(X, torch.tensor(1.0))),
     "degree 9": (ValueError, "between 0 and 8, got 9", lambda: functional.lnm(X, torch.zeros(10))),
+    "θ against degree": (ValueError, "degree=3 contradicts", lambda: LNM(3, coefficients=THETA)),
+    "θ against channels": (ValueError, "channels=4 contradicts", lambda: LNM(channels=4, coefficients=THETA)),
     "NaN θ": (ValueError, "coefficients must be finite", lambda: functional.lnm(X, THETA * NAN)),
     "Inf θ, reference": (
         ValueError,

@@ -21,7 +21,7 @@ def make(theta, gain=1.0):
     return Parameters(theta, ONE, ZERO, torch.tensor(gain, dtype=torch.float64))
 
 
-@given(st.lists(numbers, min_size=3, max_size=9), st.sampled_from(["map", "drift"]))
+@given(st.lists(numbers, min_size=3, max_size=9), st.sampled_from(["map", "drift", "residual"]))
 def test_continuous_at_the_edges(theta, charge):
     dynamics = Dynamics(charge, domain=(-1.5, 1.25))
     for edge in (-1.5, 1.25):
@@ -49,8 +49,8 @@ def test_a_linear_neuron_keeps_its_bits_outside(slope, constant, v, drift):
 def bound(theta, threshold, gain, x_max, v_0, dynamics):
     """A bound on every |h[t]| when the line contracts.
 
-    Let ``m = max(|lo|, |hi|)`` and λ the slope of the line. Write the charge as ``h = φ(v) + g·c`` with
-    ``φ(v) = f(v)`` (map) or ``v + g·f(v)`` (drift), and ``μ = λ`` or ``1 + g·λ``. Inside the domain
+    Let ``m = max(|lo|, |hi|)`` and λ the slope of the line. Write the charge as ``h = φ(v) + g·c`` (a
+    residual: ``+ c``) with ``φ(v) = f(v)`` (map) or ``v + g·f(v)``, and ``μ = λ`` or ``1 + g·λ``. Inside the domain
     ``|φ(v)| ≤ P = Σ|φ_k|·m^k``, φ_k the coefficients of φ. Outside, ``φ(v) = φ(w) + μ·(v - w)`` with
     ``|w| ≤ m``, so everywhere ``|φ(v)| ≤ |μ|·|v| + B``, ``B = P + |μ|·m``.
 
@@ -59,13 +59,19 @@ def bound(theta, threshold, gain, x_max, v_0, dynamics):
     (+ ϑ for "soft_next"), and by induction, if |μ| < 1, ``|h[t]| ≤ max(|v_0|, R / (1 - |μ|))``.
     """
     m = max(map(abs, dynamics.domain))
+    gain = 1 / gain if dynamics.gain_divides else gain
     if dynamics.charge == "map":
         phi, mu = list(theta), max(-1.0, min(1.0, theta[1]))
     else:
         phi, mu = [gain * coefficient for coefficient in theta], 1 + gain * max(-2 / gain, min(0.0, theta[1]))
         phi[1] += 1
     p = sum(abs(coefficient) * m**k for k, coefficient in enumerate(phi))
-    r = p + abs(mu) * m + gain * x_max + (threshold if dynamics.reset == "soft_next" else 0)
+    r = (
+        p
+        + abs(mu) * m
+        + (1 if dynamics.charge == "residual" else gain) * x_max
+        + (threshold if dynamics.reset == "soft_next" else 0)
+    )
     return max(abs(v_0), r / (1 - abs(mu)))
 
 
@@ -82,19 +88,20 @@ def bound(theta, threshold, gain, x_max, v_0, dynamics):
     seed=st.integers(0, 2**31),
 )
 def test_the_membrane_is_bounded(theta, mu, gain, x_max, v_0, dynamics, seed):
+    gain_of_law = 1 / gain if dynamics.gain_divides else gain
     theta[1] = mu if dynamics.charge == "map" else (mu - 1) / gain
     x = torch.empty(300, 1, 16, dtype=torch.float64).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
     x = torch.cat([x, x.sign(), torch.ones_like(x), -torch.ones_like(x)], -1) * x_max  # the worst are constant
     state = State(torch.full((1, 64), v_0, dtype=torch.float64))
-    out = functional.run(x, state, make(theta, gain), dynamics, backend="cpp")
-    limit = bound(theta, 1.0, gain, x_max, v_0, dynamics)
+    out = functional.run(x, state, make(theta, gain_of_law), dynamics, backend="cpp")
+    limit = bound(theta, 1.0, gain_of_law, x_max, v_0, dynamics)
     # λ itself is rounded when mu is turned into θ_1 and back: 1 - |mu| >= 0.05 loses 20 ulp at most.
     assert out.membrane.abs().max() <= limit * (1 + 1e-12)
 
 
 @given(
     theta=st.lists(numbers, min_size=3, max_size=9),
-    charge=st.sampled_from(["map", "drift"]),
+    charge=st.sampled_from(["map", "drift", "residual"]),
     v=st.lists(numbers, min_size=1, max_size=20),
 )
 def test_the_polynomial_itself_inside(theta, charge, v):

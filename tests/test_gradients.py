@@ -21,7 +21,7 @@ def case(layout, dynamics, synapse):
 
     spread = LAYOUTS[layout]
     theta = random(*spread, 4) * 0.2
-    theta[..., 1] += -0.6 if dynamics.charge == "drift" else 0.6
+    theta[..., 1] += 0.6 if dynamics.charge == "map" else -0.6
     leaves = [
         random(3, 2, 3, 2),
         random(2, 3, 2),
@@ -49,7 +49,7 @@ DOMAINS = {"bare": (None, "line"), "line": ((-0.9, 1.1), "line"), "constant": ((
 
 @pytest.mark.parametrize("backend", ["reference", "cpp"])
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map"], RESETS, LAYOUTS)])
+@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)])
 def test_gradcheck(charge, reset, layout, domain, backend):
     """Random membranes lie on both sides of the edges, never on them."""
     synapse = {"layer": None, "channel": "euler", "neuron": "decay"}[layout]
@@ -68,15 +68,17 @@ def test_gradcheck(charge, reset, layout, domain, backend):
     assert torch.autograd.gradcheck(run(backend), leaves, fast_mode=True)
 
 
-@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map"], RESETS, LAYOUTS)])
-def test_every_entry_of_the_jacobian(charge, reset, layout):
-    dynamics = Dynamics(charge, reset, detach_reset=False, domain=(-0.9, 1.1), smooth=True)
+@pytest.mark.parametrize("gain_divides", [False, True], ids=["multiply", "divide"])
+@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)])
+def test_every_entry_of_the_jacobian(charge, reset, layout, gain_divides):
+    options = {"detach_reset": False, "gain_divides": gain_divides, "smooth": True}
+    dynamics = Dynamics(charge, reset, domain=(-0.9, 1.1), **options)
     run, leaves = case(layout, dynamics, synapse=True)
     assert torch.autograd.gradcheck(run("cpp"), leaves)
 
 
 @pytest.mark.parametrize("smooth", [False, True], ids=["spikes", "smooth"])
-@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map"], RESETS, LAYOUTS)])
+@pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)])
 def test_detached_resets_are_the_reference_s(charge, reset, layout, smooth):
     """No true gradient exists there; what counts is autograd through the law.
 
@@ -100,11 +102,12 @@ def test_gradcheck_of_every_surrogate(name):
     assert torch.autograd.gradcheck(run("cpp"), leaves)
 
 
+@pytest.mark.parametrize("gain_divides", [False, True], ids=["multiply", "divide"])
 @pytest.mark.parametrize("slope", [0.5, 1.7, -1.7])
-@pytest.mark.parametrize("charge", ["drift", "map"])
-def test_gradcheck_outside_the_domain(charge, slope):
+@pytest.mark.parametrize("charge", ["drift", "map", "residual"])
+def test_gradcheck_outside_the_domain(charge, slope, gain_divides):
     """θ_1 on either side of where the slope of the line is clamped, all membranes outside."""
-    dynamics = Dynamics(charge, "none", domain=(-0.01, 0.01), smooth=True)
+    dynamics = Dynamics(charge, "none", domain=(-0.01, 0.01), gain_divides=gain_divides, smooth=True)
     theta = torch.tensor([0.1, slope if charge == "map" else -3 * slope, 0.3, -0.2], dtype=torch.float64)
     numbers = [torch.tensor(value, dtype=torch.float64) for value in (1.0, 0.0, 0.7)]
     leaves = [

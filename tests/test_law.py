@@ -31,9 +31,18 @@ def oracle(x, v, c, theta, threshold, v_r, g, alpha, d):
         if d.extension == "constant":
             return horner(w)
         slope = theta[1] if len(theta) > 1 else 0.0
-        low, high = (-1.0, 1.0) if d.charge == "map" else (-2 / g, 0.0)
+        low, high = (-1.0, 1.0) if d.charge == "map" else (-2 * g if d.gain_divides else -2 / g, 0.0)
         slope = max(low, min(high, slope)) if len(theta) > 1 else 0.0
         return (slope * u + theta[0]) + (horner(w) - (slope * w + theta[0]))
+
+    def scale(u):
+        return u / g if d.gain_divides else u * g
+
+    charges = {
+        "map": lambda u, current: f(u) + scale(current),
+        "drift": lambda u, current: u + scale(f(u) + current),
+        "residual": lambda u, current: (u + scale(f(u))) + current,
+    }
 
     def fires(h):
         return h >= threshold if d.fire_at_threshold else h > threshold
@@ -50,7 +59,7 @@ def oracle(x, v, c, theta, threshold, v_r, g, alpha, d):
         before = v
         if d.reset == "hard_next":
             before = (1 - fires(v)) * v + fires(v) * v_r
-        h = f(before) + g * current if d.charge == "map" else before + g * (f(before) + current)
+        h = charges[d.charge](before, current)
         if d.reset == "soft_next":
             h = h - fires(v) * threshold
         s = fires(h)

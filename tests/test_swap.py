@@ -115,3 +115,11 @@ def test_adapters_are_listed_and_can_be_switched_off(monkeypatch):
 def test_a_model_without_numbers():
     with pytest.raises(ValueError, match="meta device"):
         snn_lnm.swap(nn.Sequential(snn.Leaky(0.9)).to("meta"))
+
+
+@pytest.mark.parametrize("threshold", [0.0, float("inf")])
+def test_a_threshold_that_gives_no_domain_is_that_neuron_s_alone(threshold):
+    net = nn.Sequential(snn.Leaky(0.9, threshold=threshold), snn.Leaky(0.9))
+    report = snn_lnm.swap(net)
+    assert [row.path for row in report.swapped] == ["1"] and f"threshold {threshold}" in report.skipped[0].reason
+    assert len(snn_lnm.swap(net, domain=None).swapped) == 1

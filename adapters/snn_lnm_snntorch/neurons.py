@@ -24,8 +24,8 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
     Args:
         beta, ..., reset_delay: as for `snntorch.Leaky`, in its order. ``learn_beta`` has no effect: θ_1
             is learned with the other coefficients. ``spike_grad`` also takes `snn_lnm.surrogate`s.
-        degree: of f, 1..8.
-        coefficients: θ to start from instead of ``beta``, `[D+1]` or `[*neuron_shape, D+1]`.
+        degree: of f, 1..8; default 3.
+        coefficients: θ to start from instead of ``beta`` and ``degree``, `[D+1]` or `[*neuron_shape, D+1]`.
         learn_coefficients: register them as a Parameter (default) or a buffer.
         domain: see `snn_lnm.LNM`.
         backend: "auto", "reference", "cpp" or "triton", for the fused path.
@@ -54,7 +54,7 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
         learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
         *,
-        degree: int = 3,
+        degree: int | None = None,
         coefficients: Tensor | None = None,
         learn_coefficients: bool = True,
         domain: Domain = "auto",
@@ -123,7 +123,7 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
         output: bool = False,
         reset_delay: bool = True,
         *,
-        degree: int = 3,
+        degree: int | None = None,
         coefficients: Tensor | None = None,
         learn_coefficients: bool = True,
         domain: Domain = "auto",

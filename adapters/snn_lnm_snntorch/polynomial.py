@@ -23,6 +23,7 @@ from snn_lnm.parameters import (
     Parameters,
     Reset,
     State,
+    check_coefficients,
     check_degree,
     check_finite,
     default_domain,
@@ -52,16 +53,13 @@ def leaky_coefficients(beta: Tensor | float, degree: int) -> Tensor:
     return theta
 
 
-def check_coefficients(coefficients: Any) -> Tensor:
-    """A floating-point copy of ``coefficients``, finite, `[..., D+1]` with D in 0..8."""
+def start_coefficients(coefficients: Any, degree: int | None) -> Tensor:
+    """A floating-point copy of the user's ``coefficients``, checked."""
     try:
         theta = torch.as_tensor(coefficients).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"coefficients must be a tensor, got {coefficients!r}.") from None
-    if theta.dim() < 1:
-        raise ValueError("coefficients must be [D+1] or [*neuron_shape, D+1], got a scalar.")
-    check_degree(theta.shape[-1] - 1)
-    return check_finite("coefficients", theta if theta.is_floating_point() else theta.float())
+    return check_coefficients(theta if theta.is_floating_point() else theta.float(), degree)
 
 
 class PolynomialNeuron(KeepsDomain, snntorch.LIF):
@@ -93,7 +91,7 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
     def _setup(
         self,
         beta: Tensor | float | None,
-        degree: int,
+        degree: int | None,
         coefficients: Tensor | None,
         learn_coefficients: bool,
         domain: Domain,
@@ -102,9 +100,9 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
         if coefficients is None:
             if beta is None:
                 raise ValueError("give beta (the leak to start from) or coefficients.")
-            coefficients = leaky_coefficients(beta, degree)
+            coefficients = leaky_coefficients(beta, 3 if degree is None else degree)
         else:
-            coefficients = check_coefficients(coefficients)
+            coefficients = start_coefficients(coefficients, degree)
         if learn_coefficients:
             self.coefficients = nn.Parameter(coefficients)
         else:

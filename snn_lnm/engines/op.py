@@ -23,7 +23,7 @@ _PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gai
 _OPTIONS = (
     "int inner, bool single_step, str charge, str reset, str synapse, int surrogate, "
     "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
-    "bool fire_at_threshold, bool smooth"
+    "bool fire_at_threshold, bool gain_divides, bool smooth"
 )
 _FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane) -> (Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
@@ -199,6 +199,7 @@ def run(
         dynamics.extension,
         dynamics.detach_reset,
         dynamics.fire_at_threshold,
+        dynamics.gain_divides,
         dynamics.smooth,
         save,
     )

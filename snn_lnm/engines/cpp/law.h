@@ -8,10 +8,12 @@ namespace lnm {
 
 constexpr int kMaxDegree = 8;
 
+enum class Charge { drift, map, residual };
 enum class Reset { hard, soft, none, hard_next, soft_next };
 
 struct Dynamics {
-  bool map, detach_reset, fire_at_threshold, synapse, euler, bounded, line, smooth;
+  bool detach_reset, fire_at_threshold, gain_divides, synapse, euler, bounded, line, smooth;
+  Charge charge;
   Reset reset;
   int degree, surrogate;
   double surrogate_parameters[kMaxSurrogateParameters], lo, hi;
@@ -43,11 +45,22 @@ LNM_INLINE inline V clamp(V v, V lo, V hi) {
   return select(raised > hi, hi, raised);
 }
 
+// Of the line outside the domain, unless the charge is a map.
+template <class V>
+LNM_INLINE inline V lowest_slope(const Numbers<V>& n, const Dynamics& d) {
+  return d.gain_divides ? -2 * n.gain : -2 / n.gain;
+}
+
 template <class V>
 LNM_INLINE inline V line_slope(const Numbers<V>& n, const Dynamics& d) {
   if (d.degree == 0) return V{};
-  return d.map ? clamp(n.theta[1], splat<V>(-1), splat<V>(1))
-               : clamp(n.theta[1], -2 / n.gain, V{});
+  return d.charge == Charge::map ? clamp(n.theta[1], splat<V>(-1), splat<V>(1))
+                                 : clamp(n.theta[1], lowest_slope(n, d), V{});
+}
+
+template <class V>
+LNM_INLINE inline V scale(V u, const Numbers<V>& n, const Dynamics& d) {
+  return d.gain_divides ? u / n.gain : n.gain * u;
 }
 
 template <class V>
@@ -64,7 +77,9 @@ LNM_INLINE inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
 template <class V>
 LNM_INLINE inline V charge(V v, V current, const Numbers<V>& n, const Dynamics& d) {
   V f = polynomial(v, n, d);
-  return d.map ? f + n.gain * current : v + n.gain * (f + current);
+  if (d.charge == Charge::map) return f + scale(current, n, d);
+  if (d.charge == Charge::residual) return (v + scale(f, n, d)) + current;
+  return v + scale(f + current, n, d);
 }
 
 template <class V>
@@ -147,24 +162,34 @@ LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const D
   V lambda = line_slope(n, d);
   V beyond = select(inside, V{}, d_f * (v - w));
   sums.theta[1] += select(n.theta[1] == lambda, beyond, V{});
-  if (!d.map) {
-    V lowest = -2 / n.gain;
-    sums.gain += select(n.theta[1] < lowest, beyond * (-lowest / n.gain), V{});
+  if (d.charge != Charge::map) {
+    V lowest = lowest_slope(n, d), d_lowest = d.gain_divides ? splat<V>(-2) : -lowest / n.gain;
+    sums.gain += select(n.theta[1] < lowest, beyond * d_lowest, V{});
   }
   return d_f * select(inside, slope, lambda);
+}
+
+// Through `scale(u)`: returns d_u, given d = the gradient of the scaled value.
+template <class V>
+LNM_INLINE inline V scale_backward(V u, V d_scaled, const Numbers<V>& n, const Dynamics& d, bool gain, Sums<V>& sums) {
+  V d_u = scale(d_scaled, n, d);
+  if (gain) sums.gain += d.gain_divides ? -d_u * u / n.gain : d_scaled * u;
+  return d_u;
 }
 
 // Through `h = charge(v, current)`: returns d_v and writes d_current.
 template <class V>
 LNM_INLINE inline V charge_backward(V v, V current, V d_h, const Numbers<V>& n, const Dynamics& d, bool gain,
-                         Sums<V>& sums, V& d_current) {
-  d_current = n.gain * d_h;
-  if (d.map) {
-    if (gain) sums.gain += d_h * current;
+                                    Sums<V>& sums, V& d_current) {
+  if (d.charge == Charge::map) {
+    d_current = scale_backward(current, d_h, n, d, gain, sums);
     return polynomial_backward(v, d_h, n, d, sums);
   }
-  if (gain) sums.gain += d_h * (polynomial(v, n, d) + current);
-  return d_h + polynomial_backward(v, d_current, n, d, sums);
+  V f = gain ? polynomial(v, n, d) : V{};
+  if (d.charge == Charge::drift) f += current;
+  V d_f = scale_backward(f, d_h, n, d, gain, sums);
+  d_current = d.charge == Charge::drift ? d_f : d_h;
+  return d_h + polynomial_backward(v, d_f, n, d, sums);
 }
 
 // Through the synapse: `d_state` is the gradient of the state after the step and becomes that of the

@@ -26,7 +26,7 @@ struct Law {
   Law(const Tensor& x, const Tensor& coefficients, const Tensor& threshold, const Tensor& v_reset,
       const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, std::string_view charge,
       std::string_view reset, std::string_view synapse, int64_t surrogate, at::ArrayRef<double> surrogate_parameters,
-      at::ArrayRef<double> domain, std::string_view extension, bool detach_reset, bool fire_at_threshold, bool smooth)
+      at::ArrayRef<double> domain, std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth)
       : coefficients(coefficients.contiguous()),
         threshold(threshold.contiguous()),
         v_reset(v_reset.contiguous()),
@@ -34,7 +34,8 @@ struct Law {
         alpha(alpha ? Maybe(alpha->contiguous()) : alpha),
         dynamics{},
         plan(single_step ? 1 : x.size(0), x.numel() / std::max<int64_t>(1, single_step ? 1 : x.size(0)), inner, groups()) {
-    dynamics.map = charge == "map";
+    dynamics.charge = charge == "drift" ? Charge::drift : charge == "map" ? Charge::map : Charge::residual;
+    dynamics.gain_divides = gain_divides;
     dynamics.reset = reset == "hard"        ? Reset::hard
                      : reset == "soft"      ? Reset::soft
                      : reset == "none"      ? Reset::none
@@ -106,11 +107,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step,
     std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool smooth, bool membrane) {
+    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool membrane) {
   const Tensor x = x_any.contiguous(), v_start = v.contiguous();
   const Maybe c_start = contiguous(current);
   Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
-          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, smooth);
+          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   const auto state = x.options().dtype(arithmetic(x));
   const bool membrane_is_last = membrane && single_step && law.dynamics.state_is_membrane();
   Tensor spikes = allocate(x.sizes(), x.options());
@@ -160,11 +161,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
     bool single_step, std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool smooth, bool need_state, bool need_parameters, bool need_gain) {
+    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state, bool need_parameters, bool need_gain) {
   const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
               d_last_current = contiguous(d_last_current_any), c_start = contiguous(current);
   Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
-          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, smooth);
+          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   const bool need_currents = (need_gain || (need_parameters && alpha));
   const Tensor x = need_currents ? x_any.contiguous() : x_any;
   const Tensor v_start = v.contiguous();
