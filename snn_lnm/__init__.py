@@ -6,7 +6,7 @@ from snn_lnm.functional import Output
 from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State
 from snn_lnm.plugins import available_adapters
-from snn_lnm.swap import SwapReport, swap
+from snn_lnm.swap import SwapReport, swap, swap_back
 
 __all__ = [
     "LNM",
@@ -18,4 +18,5 @@ __all__ = [
     "functional",
     "surrogate",
     "swap",
+    "swap_back",
 ]

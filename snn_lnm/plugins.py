@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import NamedTuple
 
@@ -51,6 +51,8 @@ class Adapter:
         replace: exact native class -> ``build(old, options)``, which returns the new neuron with the
             parameters, options and live state of ``old`` and leaves ``old`` as it was, or raises
             :class:`CannotSwap`.
+        restore: one of :attr:`swapped` -> ``build(neuron)``, which returns the native neuron that does
+            exactly the same, or raises :class:`CannotSwap` where the learned numbers allow none.
         release: called with each neuron that was replaced, so that the framework need not keep it alive.
     """
 
@@ -58,6 +60,7 @@ class Adapter:
     native: type[nn.Module]
     swapped: tuple[type[nn.Module], ...]
     replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
+    restore: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
     release: Callable[[nn.Module], None] = _keep
 
 

@@ -1,9 +1,10 @@
-"""`swap`: a model's own neurons become learnable ones, in place, with the same outputs."""
+"""`swap`: a model's own neurons become learnable ones, in place, with the same outputs; `swap_back`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar, cast
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from snn_lnm.neuron import Domain
 from snn_lnm.parameters import NoDefaultDomain, check_degree
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
 
-__all__ = ["SwapReport", "SwapRow", "swap"]
+__all__ = ["SwapReport", "SwapRow", "swap", "swap_back"]
 
 HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
@@ -32,9 +33,10 @@ class SwapRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SwapReport:
-    """What :func:`swap` did. Prints as a table."""
+    """What :func:`swap` or :func:`swap_back` did. Prints as a table."""
 
     rows: tuple[SwapRow, ...]
+    nothing: str = "no known spiking neuron in this model; nothing was changed."
 
     @property
     def swapped(self) -> list[SwapRow]:
@@ -46,7 +48,7 @@ class SwapReport:
 
     def __str__(self) -> str:
         if not self.rows:
-            return "swap: no known spiking neuron in this model; nothing was changed."
+            return self.nothing
         table = [
             ("layer", "before", "after", "note"),
             *((r[0], r[1], r[2] or "unchanged", r[3]) for r in self.rows),
@@ -57,7 +59,7 @@ class SwapReport:
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
         if self.swapped:
-            lines.append("Build the optimizer after the swap: the coefficients are new parameters.")
+            lines.append("Build the optimizer after this: the neurons' parameters are new.")
         return "\n".join(lines)
 
 
@@ -88,37 +90,76 @@ def swap(
     Raises:
         ValueError: a bad argument, a bare neuron, or (``strict``) a neuron that cannot be swapped.
     """
-    if not isinstance(cast(object, model), nn.Module):
-        raise TypeError(f"swap needs a torch.nn.Module, got {type(model).__name__}.")
     if check_degree(degree) < 1:
         raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
     engines.check_name(backend)
-    adapters = loaded_adapters()
     options = SwapOptions(degree, learn_coefficients, domain, backend)
+
+    def build(module: nn.Module, adapter: Adapter) -> nn.Module:
+        if isinstance(module, adapter.swapped):
+            raise CannotSwap("already learnable")
+        return _entry(adapter.replace, module)(module, options)
+
+    return _exchange(model, lambda adapter: adapter.native, build, strict)
+
+
+def swap_back(model: nn.Module, *, strict: bool = False) -> SwapReport:
+    """Replace every learnable neuron of ``model`` by the native one that does exactly the same, in place.
+
+    There is one where the coefficients still are those of the framework's neuron: for a leaky one,
+    θ_0 and everything above θ_1 zero, θ_1 within the range of its leak. Others stay.
+
+    Args:
+        model: any module that holds swapped neurons; not a bare neuron.
+        strict: raise if a neuron has to stay.
+
+    Returns:
+        :class:`SwapReport`, one row per learnable neuron; those that stay are listed with the reason.
+
+    Raises:
+        ValueError: a bare neuron, or (``strict``) a neuron that has to stay.
+    """
+
+    def build(module: nn.Module, adapter: Adapter) -> nn.Module:
+        return _entry(adapter.restore, module)(module)
+
+    report = _exchange(model, lambda adapter: adapter.swapped, build, strict)
+    return replace(report, nothing="no learnable neuron in this model; nothing was changed.")
+
+
+def _exchange(
+    model: nn.Module,
+    concerned: Callable[[Adapter], type[nn.Module] | tuple[type[nn.Module], ...]],
+    build: Callable[[nn.Module, Adapter], nn.Module],
+    strict: bool,
+) -> SwapReport:
+    """Build all new neurons, then put them in place: all or nothing."""
+    if not isinstance(cast(object, model), nn.Module):
+        raise TypeError(f"a torch.nn.Module is needed, got {type(model).__name__}.")
+    adapters = loaded_adapters()
     replacements: dict[int, nn.Module] = {}
-    releases = []
-    rows = []
+    releases, rows = [], []
     for path, module in model.named_modules(remove_duplicate=False):
-        adapter = next((a for a in adapters if isinstance(module, a.native)), None)
+        adapter = next((a for a in adapters if isinstance(module, concerned(a))), None)
         if adapter is None:
             continue
         if module is model:
             raise ValueError(
                 f"a bare {type(module).__name__} cannot be replaced in place: put it into a module (for "
-                "example torch.nn.Sequential), or construct the framework's LNM yourself."
+                "example torch.nn.Sequential), or construct the framework's neuron yourself."
             )
-        reason = _obstacle(module, adapter)
-        if not reason and id(module) not in replacements:
-            try:
-                replacements[id(module)] = _build(module, adapter, options)
+        after = reason = ""
+        try:
+            if id(module) not in replacements:
+                replacements[id(module)] = _like(module, build(module, adapter))
                 releases.append((adapter.release, module))
-            except (CannotSwap, NoDefaultDomain) as obstacle:
-                reason = str(obstacle)
-        after = "" if reason else _describe(replacements[id(module)])
-        rows.append(SwapRow(path, type(module).__name__, after, reason))
+            after = _describe(replacements[id(module)])
+        except (CannotSwap, NoDefaultDomain) as obstacle:
+            reason = str(obstacle)
+        rows.append(SwapRow(path, _describe(module), after, reason))
     report = SwapReport(tuple(rows))
     if strict and report.skipped:
-        raise ValueError(f"strict swap: some neurons cannot be swapped, nothing was changed.\n{report}")
+        raise ValueError(f"strict: some neurons cannot be swapped, nothing was changed.\n{report}")
     for parent in [*model.modules()]:
         for name, child in parent._modules.items():
             if id(child) in replacements:
@@ -128,20 +169,21 @@ def swap(
     return report
 
 
-def _obstacle(module: nn.Module, adapter: Adapter) -> str:
-    if isinstance(module, adapter.swapped):
-        return "already learnable"
-    if type(module) in adapter.replace:
-        return ""
-    known = ", ".join(kind.__name__ for kind in adapter.replace)
-    parent = next((kind for kind in adapter.replace if isinstance(module, kind)), None)
+Build = TypeVar("Build")
+
+
+def _entry(table: Mapping[type[nn.Module], Build], module: nn.Module) -> Build:
+    """What ``table`` says of the exact class of ``module``."""
+    if type(module) in table:
+        return table[type(module)]
+    parent = next((kind for kind in table if isinstance(module, kind)), None)
     if parent is not None:
-        return f"a subclass of {parent.__name__}, whose changes would be lost"
-    return f"no learnable counterpart (there is one for {known})"
+        raise CannotSwap(f"a subclass of {parent.__name__}, whose changes would be lost")
+    known = ", ".join(kind.__name__ for kind in table) or "none"
+    raise CannotSwap(f"no counterpart (there is one for {known})")
 
 
-def _build(module: nn.Module, adapter: Adapter, options: SwapOptions) -> nn.Module:
-    new = adapter.replace[type(module)](module, options)
+def _like(module: nn.Module, new: nn.Module) -> nn.Module:
     new.train(module.training)
     for hooks in HOOKS:  # the very dictionaries, so that the handles their owners hold still remove them
         new.__dict__[hooks] = module.__dict__[hooks]

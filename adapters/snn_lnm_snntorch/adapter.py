@@ -12,38 +12,45 @@ from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.neurons import LNM, SynapticLNM
 
 
-def _keep(old: Any, new: LNM | SynapticLNM) -> nn.Module:
+def _words(neuron: Any, reset: str) -> dict[str, Any]:
+    """The constructor words that native and learnable neurons share, as ``neuron`` has them."""
+    words = {
+        "threshold": neuron.threshold.detach(),
+        "spike_grad": neuron.spike_grad,
+        "surrogate_disable": neuron.surrogate_disable,
+        "init_hidden": neuron.init_hidden,
+        "inhibition": neuron.inhibition,
+        "learn_threshold": isinstance(neuron.threshold, nn.Parameter),
+        "reset_mechanism": reset,
+        "state_quant": neuron.state_quant,
+        "output": neuron.output,
+        "reset_delay": neuron.reset_delay,
+    }
+    if isinstance(neuron, snntorch.Synaptic):
+        return words | {"alpha": neuron.alpha.detach(), "learn_alpha": isinstance(neuron.alpha, nn.Parameter)}
+    learned = isinstance(neuron.graded_spikes_factor, nn.Parameter)
+    graded = {"graded_spikes_factor": neuron.graded_spikes_factor.detach(), "learn_graded_spikes_factor": learned}
+    return words | graded
+
+
+def _keep(old: Any, new: Any) -> nn.Module:
     """Carry over what a constructor cannot: the very parameters and the live state."""
-    for name in ("threshold", "graded_spikes_factor", *(("alpha",) if isinstance(new, SynapticLNM) else ())):
-        kind = new._parameters if name in old._parameters else new._buffers
-        kind[name] = getattr(old, name)
-    for name in new.STATES:
-        setattr(new, name, getattr(old, name))
+    for name in ("threshold", "graded_spikes_factor", "alpha"):
+        if name in old._parameters:
+            new._parameters[name] = old._parameters[name]
+        elif name in old._buffers:
+            new._buffers[name] = old._buffers[name]
+    for name in ("syn", "mem"):
+        if hasattr(old, name):
+            setattr(new, name, getattr(old, name))
     return new
 
 
-def _shared(old: Any, options: SwapOptions) -> dict[str, Any]:
-    return {
-        "threshold": old.threshold.detach(),
-        "spike_grad": old.spike_grad,
-        "surrogate_disable": old.surrogate_disable,
-        "init_hidden": old.init_hidden,
-        "inhibition": old.inhibition,
-        "learn_threshold": isinstance(old.threshold, nn.Parameter),
-        # The buffer is what a native checkpoint loads; the host's dynamics follow its constructor.
-        "reset_mechanism": _constructed_reset(old),
-        "state_quant": old.state_quant,
-        "output": old.output,
-        "reset_delay": old.reset_delay,
-        "degree": options.degree,
-        "learn_coefficients": options.learn_coefficients,
-        "domain": options.domain,
-        "backend": options.backend,
-    }
-
-
 def _constructed_reset(old: Any) -> str:
-    """The reset that the native neuron really performs: its bound update, not its attribute."""
+    """The reset that the native neuron really performs: its bound update, not its attribute.
+
+    The buffer is what a native checkpoint loads; the host's dynamics follow its constructor.
+    """
     updates = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
     reset = updates.get(getattr(old.state_function, "__name__", ""))
     if reset is None:
@@ -53,26 +60,41 @@ def _constructed_reset(old: Any) -> str:
     return reset
 
 
-def leaky(old: nn.Module, options: SwapOptions) -> nn.Module:
-    assert isinstance(old, snntorch.Leaky)
-    graded = {
-        "graded_spikes_factor": old.graded_spikes_factor.detach(),
-        "learn_graded_spikes_factor": isinstance(old.graded_spikes_factor, nn.Parameter),
-    }
-    return _keep(old, LNM(old.beta, **_shared(old, options), **graded))
-
-
-def synaptic(old: nn.Module, options: SwapOptions) -> nn.Module:
-    assert isinstance(old, snntorch.Synaptic)
-    learn = isinstance(old.alpha, nn.Parameter)
-    new = SynapticLNM(old.alpha.detach(), old.beta, learn_alpha=learn, **_shared(old, options))
+def learnable(old: nn.Module, options: SwapOptions) -> nn.Module:
+    """The neuron of this package that starts as ``old``."""
+    assert isinstance(old, (snntorch.Leaky, snntorch.Synaptic))
+    kind = SynapticLNM if isinstance(old, snntorch.Synaptic) else LNM
+    new = kind(
+        **_words(old, _constructed_reset(old)),
+        beta=old.beta,
+        learn_beta=isinstance(old.beta, nn.Parameter),
+        degree=options.degree,
+        learn_coefficients=options.learn_coefficients,
+        domain=options.domain,
+        backend=options.backend,
+    )
     return _keep(old, new)
+
+
+def native(new: nn.Module) -> nn.Module:
+    """The host's own neuron that does exactly what ``new`` does."""
+    assert isinstance(new, (LNM, SynapticLNM))
+    theta = new.coefficients.detach()
+    if bool(theta[..., 0].any() or theta[..., 2:].any()):
+        raise CannotSwap("its polynomial is no longer a leak: θ_0 and all above θ_1 would have to be zero")
+    beta = theta[..., 1]
+    if bool(((beta < 0) | (beta > 1)).any()):
+        raise CannotSwap("snnTorch holds beta in [0, 1], and θ_1 has left that range")
+    kind = snntorch.Synaptic if isinstance(new, SynapticLNM) else snntorch.Leaky
+    words = _words(new, new.reset_mechanism)
+    return _keep(new, kind(beta=beta.clone(), learn_beta=new.learn_beta, **words))
 
 
 adapter = Adapter(
     framework="snntorch",
     native=snntorch.SpikingNeuron,
     swapped=(LNM, SynapticLNM),
-    replace={snntorch.Leaky: leaky, snntorch.Synaptic: synaptic},
+    replace={snntorch.Leaky: learnable, snntorch.Synaptic: learnable},
+    restore={LNM: native, SynapticLNM: native},
     release=registry.hold_weakly,
 )

@@ -119,7 +119,8 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
     # ---- what snnTorch's constructors would do with beta, mem and state_function
 
     def _beta_buffer(self, beta: Any, learn_beta: bool) -> None:
-        """No beta is registered: θ_1 takes its place."""
+        """No beta is registered: θ_1 takes its place. What was asked is kept for `snn_lnm.swap_back`."""
+        self.learn_beta = learn_beta
 
     def _init_mem(self) -> None:
         # Plain tensors, not buffers: DDP broadcasts buffers from rank 0, and states differ by rank.
