@@ -46,7 +46,7 @@ class Adapter:
 
     Attributes:
         framework: import name of the framework.
-        native: base class of all its spiking neurons, to name those that cannot be swapped.
+        native: base class, or classes, of all its spiking neurons, to name those that cannot be swapped.
         swapped: the classes that :attr:`replace` makes.
         replace: exact native class -> ``build(old, options)``, which returns the new neuron with the
             parameters, options and live state of ``old`` and leaves ``old`` as it was, or raises
@@ -57,7 +57,7 @@ class Adapter:
     """
 
     framework: str
-    native: type[nn.Module]
+    native: type[nn.Module] | tuple[type[nn.Module], ...]
     swapped: tuple[type[nn.Module], ...]
     replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
     restore: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] = field(default_factory=dict)

@@ -28,7 +28,7 @@ from torch import Tensor
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import Surrogate
 
-__all__ = ["charge", "fire", "polynomial", "reset", "scan", "step"]
+__all__ = ["charge", "fire", "polynomial", "reset", "scan", "step", "synapse"]
 
 
 def horner(v: Tensor, coefficients: Tensor) -> Tensor:

@@ -153,26 +153,27 @@ class Sigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class Triangle(Surrogate):
-    """``S'(u) = max(0, 1 - |u|/w) / w``: a triangle of half-width ``w`` and area 1.
+    """``S'(u) = A·max(0, 1 - |u|/w) / w``: a triangle of half-width ``w`` and area ``A``.
 
-    Source: Esser et al., PNAS 2016 (there with a free height).
+    Source: Esser et al., PNAS 2016 (there with a free height, A/w).
     """
 
     width: float = 1.0
+    area: float = 1.0
     name: ClassVar[str] = "triangle"
 
     @staticmethod
-    def derivative(u: Any, width: Any) -> Any:
+    def derivative(u: Any, width: Any, area: Any) -> Any:
         z = u.abs() / width
-        return (1 - z) * (z < 1).to(u.dtype) / width
+        return (1 - z) * (z < 1).to(u.dtype) * (area / width)
 
     @staticmethod
-    def primitive(u: Any, width: Any) -> Any:
-        # Inside: 1/2 + z - z|z|/2; outside z is held at ±1, written without a clamp.
+    def primitive(u: Any, width: Any, area: Any) -> Any:
+        # Inside: A·(1/2 + z - z|z|/2); outside z is held at ±1, written without a clamp.
         z = u / width
         inside = (z.abs() < 1).to(u.dtype)
         held = z * inside + (z >= 1).to(u.dtype) - (z <= -1).to(u.dtype)
-        return held - held * held.abs() / 2 + 0.5
+        return area * (held - held * held.abs() / 2 + 0.5)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,270 @@
+"""The neuron as Norse's functional interface has it: plain parameters and states, one step at a time."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from snn_lnm import engines, functional, reference
+from snn_lnm.neuron import Domain
+from snn_lnm.parameters import (
+    STATE_DTYPE,
+    Charge,
+    Dynamics,
+    Extension,
+    Parameters,
+    State,
+    default_domain,
+)
+from snn_lnm_norse.surrogates import recover
+
+__all__ = [
+    "LNMBoxFeedForwardState",
+    "LNMBoxState",
+    "LNMFeedForwardState",
+    "LNMParameters",
+    "LNMState",
+    "lnm_feed_forward_step",
+    "lnm_step",
+]
+
+Number = Tensor | float
+
+
+class LNMParameters(NamedTuple):
+    """Parameters of a learnable neuron, by Norse's names.
+
+    ``h = v + a·(f(v) + i)`` with ``a = dt·tau_mem_inv`` and ``f(v) = Σ θ_k v^k``; with a synapse
+    ``i ← i + x`` before and ``i ← i - b·i``, ``b = dt·tau_syn_inv``, after. The defaults are those of
+    `norse.torch.LIFParameters` with room to learn: θ = (v_leak, -1, 0, 0).
+
+    Attributes:
+        coefficients: θ, `[D+1]`, `[C, D+1]` or `[*neuron_shape, D+1]`, D in 0..8.
+        tau_syn_inv: 1/τ_syn in 1/s; None: no synaptic current, the input reaches the membrane as it is.
+        tau_mem_inv: 1/τ_mem in 1/s.
+        v_th, v_reset: threshold, and the value after a spike.
+        v_start: where membranes start.
+        bias: added to the input (`LIFBoxParameters` rounds ``x + v_leak`` first); None: nothing.
+        method, alpha: Norse's threshold method.
+        charge: ``"drift"`` as above, or ``"map"``: ``h = f(v) + i``, free of dt and τ_mem.
+        reset: ``"hard"`` to ``v_reset`` or ``"soft"``, minus ``v_th``.
+        domain, extension: see :class:`snn_lnm.LNM`.
+    """
+
+    coefficients: Tensor = torch.tensor([0.0, -1.0, 0.0, 0.0])
+    tau_syn_inv: Optional[Number] = torch.tensor(1.0 / 5e-3)  # noqa: UP045 - evaluated at run time on Python 3.10
+    tau_mem_inv: Number = torch.tensor(1.0 / 1e-2)
+    v_th: Number = torch.tensor(1.0)
+    v_reset: Number = torch.tensor(0.0)
+    v_start: Number = torch.tensor(0.0)
+    bias: Optional[Number] = None  # noqa: UP045
+    method: str = "super"
+    alpha: float = 100.0
+    charge: Charge = "drift"
+    reset: Literal["hard", "soft"] = "hard"
+    domain: Domain = "auto"
+    extension: Extension = "line"
+
+
+DEFAULT = LNMParameters()
+
+
+class LNMFeedForwardState(NamedTuple):
+    """Membrane and synaptic current, `[B, ...]`."""
+
+    v: Tensor
+    i: Tensor
+
+
+class LNMBoxFeedForwardState(NamedTuple):
+    """Membrane of a neuron without a synaptic current, `[B, ...]`."""
+
+    v: Tensor
+
+
+class LNMState(NamedTuple):
+    """Spikes, membrane and synaptic current of a recurrent neuron, `[B, H]`."""
+
+    z: Tensor
+    v: Tensor
+    i: Tensor
+
+
+class LNMBoxState(NamedTuple):
+    """Spikes and membrane of a recurrent neuron without a synaptic current, `[B, H]`."""
+
+    z: Tensor
+    v: Tensor
+
+
+def lnm_feed_forward_step(
+    input_tensor: Tensor, state: Any = None, p: LNMParameters = DEFAULT, dt: float = 0.001
+) -> tuple[Tensor, Any]:
+    """One step without recurrence: `[B, ...]` in, ``(spikes, state)`` out. The reset lets gradients through.
+
+    Args:
+        input_tensor: x, `[B, ...]`; integers and sparse tensors too, as in Norse.
+        state: :class:`LNMFeedForwardState` (with a synapse) or :class:`LNMBoxFeedForwardState`, or any tuple
+            with their fields, Norse's own included; None starts at ``p.v_start``.
+        p: parameters.
+        dt: time step in s.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, names, non-finite coefficients.
+    """
+    return advance(input_tensor, state, p, dt, dynamics_of(p, detach_reset=False), single_step=True)
+
+
+def lnm_step(
+    input_tensor: Tensor,
+    state: Any,
+    input_weights: Tensor,
+    recurrent_weights: Tensor,
+    p: LNMParameters = DEFAULT,
+    dt: float = 0.001,
+) -> tuple[Tensor, Any]:
+    """One step with recurrence: `[B, I]` in, spikes `[B, H]` and :class:`LNMState` out.
+
+    ``x = W_in·input + W_rec·z``; the reset is detached, as in Norse. Arguments and errors as for
+    :func:`lnm_feed_forward_step`; the weights are `[H, I]` and `[H, H]`.
+    """
+    dynamics = dynamics_of(p, detach_reset=True)
+    return advance_recurrent(input_tensor, state, input_weights, recurrent_weights, p, dt, dynamics)
+
+
+# ---- what the functions and the modules share
+
+
+def dynamics_of(p: LNMParameters, detach_reset: bool) -> Dynamics:
+    """The options of the law that ``p`` stands for."""
+    degree = p.coefficients.shape[-1] - 1
+    domain = default_domain(degree, p.v_th) if isinstance(p.domain, str) else p.domain
+    surrogate = recover(p.method, float(p.alpha))
+    options: dict[str, Any] = {"detach_reset": detach_reset, "domain": domain, "extension": p.extension}
+    return Dynamics(p.charge, p.reset, synapse="euler", surrogate=surrogate, **options)
+
+
+def advance(
+    x: Tensor,
+    state: Any,
+    p: LNMParameters,
+    dt: float,
+    dynamics: Dynamics,
+    backend: engines.Backend = "auto",
+    single_step: bool = False,
+    record_states: bool = False,
+) -> tuple[Tensor, Any]:
+    """One step `[B, ...]`, or a whole sequence `[T, B, ...]`, without recurrence."""
+    sparse, x = x.is_sparse, _as_input(x)
+    if p.bias is not None:
+        x = x + p.bias
+    start = _start(state, x.shape if single_step else x.shape[1:], x, p)
+    numbers = _numbers(p, dt, x)
+    options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
+    out = functional.run(x, start, numbers, dynamics, **options)
+    last = out.state
+    if record_states:
+        v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
+        last = State(v, _currents(x, start, numbers, dynamics))
+    spikes = out.spikes.to_sparse() if sparse else out.spikes
+    return spikes, feed_forward_state(last.v, last.current)
+
+
+def advance_recurrent(
+    x: Tensor,
+    state: Any,
+    input_weights: Tensor,
+    recurrent_weights: Tensor,
+    p: LNMParameters,
+    dt: float,
+    dynamics: Dynamics,
+    backend: engines.Backend = "auto",
+) -> tuple[Tensor, Any]:
+    """One step `[B, I]` with recurrence. Norse's order: ``(i + W_in·x) + W_rec·z``."""
+    sparse, x = x.is_sparse, _as_input(x)
+    driven = torch.nn.functional.linear(x, input_weights)
+    z = getattr(state, "z", None)
+    z = torch.zeros_like(driven) if z is None else _broadcast("z", z, driven.shape, driven)
+    fed_back = torch.nn.functional.linear(z, recurrent_weights)
+    if p.bias is not None:
+        fed_back = fed_back + p.bias
+    start = _start(state, driven.shape, driven, p)
+    if start.current is None:
+        fed_back = driven + fed_back
+    else:
+        start = start._replace(current=start.current + driven.to(start.current.dtype))
+    out = functional.run(
+        fed_back, start, _numbers(p, dt, driven), dynamics, backend=backend, single_step=True, membrane=False
+    )
+    spikes = out.spikes.to_sparse() if sparse else out.spikes
+    return spikes, recurrent_state(spikes, out.state.v, out.state.current)
+
+
+def feed_forward_state(v: Tensor, i: Tensor | None) -> Any:
+    return LNMBoxFeedForwardState(v) if i is None else LNMFeedForwardState(v, i)
+
+
+def recurrent_state(z: Tensor, v: Tensor, i: Tensor | None) -> Any:
+    return LNMBoxState(z, v) if i is None else LNMState(z, v, i)
+
+
+def _as_input(x: Tensor) -> Tensor:
+    """Dense and floating-point, as Norse's sums with its float32 states make it."""
+    x = x.to_dense() if x.is_sparse else x
+    return x if x.is_floating_point() else x.float()
+
+
+def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:
+    """The law's state from Norse's, whose members may be scalars, numbers or of a narrower type."""
+    v = p.v_start if state is None else state.v
+    i = None
+    if p.tau_syn_inv is not None:
+        i = _broadcast("i", 0.0 if state is None else state.i, step, x)
+    return State(_broadcast("v", v, step, x), i)
+
+
+def _broadcast(name: str, value: Any, step: torch.Size, x: Tensor) -> Tensor:
+    value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
+    value = _promote(value, STATE_DTYPE.get(x.dtype, x.dtype))
+    try:
+        return value.expand(step)
+    except RuntimeError:
+        raise ValueError(
+            f"state.{name} has shape {[*value.shape]} and one step of the input {[*step]}: "
+            "start a new sequence with state=None."
+        ) from None
+
+
+def _promote(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """PyTorch's own promotion: scalars follow the input, other tensors only widen."""
+    widens = value.dim() == 0 or not value.is_floating_point() or torch.promote_types(value.dtype, dtype) == dtype
+    return value.to(dtype) if widens else value
+
+
+def _numbers(p: LNMParameters, dt: float, x: Tensor) -> Parameters:
+    dtype = STATE_DTYPE.get(x.dtype, x.dtype)
+
+    def number(value: Number) -> Tensor:
+        return _promote(torch.as_tensor(value, device=x.device), dtype)
+
+    return Parameters(
+        number(p.coefficients),
+        number(p.v_th),
+        number(p.v_reset),
+        number(1.0 if p.charge == "map" else dt * p.tau_mem_inv),
+        None if p.tau_syn_inv is None else number(dt * p.tau_syn_inv),
+    )
+
+
+def _currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:
+    """The synaptic state after every step, `[T, B, ...]`."""
+    if start.current is None:
+        return None
+    i, found = start.current, []
+    for x_t in x.to(i.dtype).unbind(0):
+        _, following = reference.synapse(x_t, i, numbers, dynamics)
+        assert following is not None
+        found.append(i := following)
+    return torch.stack(found)

@@ -1,0 +1,285 @@
+"""Norse's two-by-two scheme: with and without recurrence, one step (a cell) or a whole sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
+from torch import Tensor, nn
+
+from snn_lnm import engines
+from snn_lnm.neuron import KeepsDomain
+from snn_lnm.parameters import Dynamics, check_coefficients, check_finite
+from snn_lnm_norse.functional import (
+    DEFAULT,
+    LNMParameters,
+    advance,
+    advance_recurrent,
+    dynamics_of,
+    feed_forward_state,
+    lnm_feed_forward_step,
+    lnm_step,
+    recurrent_state,
+)
+
+__all__ = ["LNM", "LNMCell", "LNMRecurrent", "LNMRecurrentCell"]
+
+# The host declares parameters to be modules, and passes tuples itself.
+FEED_FORWARD: Any = lnm_feed_forward_step
+RECURRENT: Any = lnm_step
+NUMBERS = ("coefficients", "tau_syn_inv", "tau_mem_inv", "v_th", "v_reset", "v_start", "bias")
+
+
+class RegisteredNeuron(KeepsDomain):
+    """Mixin: the parameters live in the module, so that they are trained, moved, saved and pickled.
+
+    ``coefficients`` become an ``nn.Parameter`` (or a buffer, ``learn_coefficients=False``); the other
+    numbers of ``p`` become buffers, or stay the ``nn.Parameter`` they were given as.
+    """
+
+    DETACH_RESET = False
+    dt: float
+    state_fallback: Callable[[Tensor], Any]
+
+    def _register(self, p: LNMParameters, learn_coefficients: bool, backend: engines.Backend) -> None:
+        engines.check_name(backend)
+        self.backend: engines.Backend = backend
+        dynamics = dynamics_of(p, self.DETACH_RESET)
+        numbers = {name: _number(name, getattr(p, name)) for name in NUMBERS}
+        theta = numbers["coefficients"]
+        if theta is None:
+            raise ValueError("coefficients are needed, got None.")
+        check_coefficients(theta)
+        if learn_coefficients and not isinstance(theta, nn.Parameter):
+            numbers["coefficients"] = nn.Parameter(theta)
+        self._words = p._replace(domain=None, **dict.fromkeys(NUMBERS))
+        self._dynamics = dynamics
+        for name, value in numbers.items():
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            else:
+                self.register_buffer(name, value)
+
+    @property
+    def p(self) -> LNMParameters:
+        """The parameters as they are now, for Norse's functional interface."""
+        return self._words._replace(domain=self.domain, **{name: getattr(self, name) for name in NUMBERS})
+
+    @p.setter
+    def p(self, value: object) -> None:
+        """Assigned by the host's constructor; what counts is registered."""
+
+    @property
+    def degree(self) -> int:
+        return cast(Tensor, self.coefficients).shape[-1] - 1
+
+    @property
+    def dynamics(self) -> Dynamics:
+        return self._dynamics
+
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        return self._dynamics.domain
+
+    @domain.setter
+    def domain(self, value: tuple[float, float] | None) -> None:
+        self._dynamics = replace(self._dynamics, domain=value)
+
+    def _start(self, input_tensor: Tensor, state: Any) -> Any:
+        return self.state_fallback(input_tensor) if state is None else state
+
+    def extra_repr(self) -> str:
+        d, theta = self._dynamics, cast(Tensor, self.coefficients)
+        layout = "layer" if theta.dim() == 1 else [*theta.shape[:-1]]
+        return (
+            f"degree={self.degree}, layout={layout}, charge={d.charge!r}, reset={d.reset!r}, "
+            f"synapse={self.tau_syn_inv is not None}, surrogate={d.surrogate}, domain={d.domain}, dt={self.dt}"
+        )
+
+
+def _number(name: str, value: Any) -> Tensor | None:
+    if value is None or isinstance(value, nn.Parameter):
+        return value
+    try:
+        value = torch.as_tensor(value).detach().clone()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a number or a tensor, got {value!r}.") from None
+    return check_finite(name, value if value.is_floating_point() else value.float())
+
+
+def _full(value: Tensor, shape: Any, x: Tensor) -> Tensor:
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    return value.detach().to(x.device, dtype).expand(shape).clone()
+
+
+class LNMCell(RegisteredNeuron, SNNCell):
+    """One step of the neuron, without recurrence: the learnable `norse.torch.LIFCell`.
+
+    ``h = v + dt·tau_mem_inv·(f(v) + i)``; see :class:`LNMParameters`. ``forward(input_tensor, state=None)``
+    takes `[B, ...]` and returns ``(spikes, state)``.
+
+    Args:
+        p: parameters to start from; the default is Norse's LIF with degree 3.
+        dt: time step in s.
+        learn_coefficients, backend: as for :class:`snn_lnm.LNM`.
+
+    Raises:
+        ValueError, TypeError: coefficients, names, shapes; before anything is built.
+    """
+
+    def __init__(
+        self,
+        p: LNMParameters = DEFAULT,
+        dt: float = 0.001,
+        *,
+        learn_coefficients: bool = True,
+        backend: engines.Backend = "auto",
+    ) -> None:
+        SNNCell.__init__(self, FEED_FORWARD, self.initial_state, p, dt)
+        self._register(p, learn_coefficients, backend)
+
+    def initial_state(self, input_tensor: Tensor) -> Any:
+        x = input_tensor
+        i = None if self.tau_syn_inv is None else _full(torch.zeros(()), x.shape, x)
+        return feed_forward_state(_full(cast(Tensor, self.v_start), x.shape, x), i)
+
+    def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        state = self._start(input_tensor, state)
+        return advance(input_tensor, state, self.p, self.dt, self._dynamics, self.backend, single_step=True)
+
+
+class LNM(RegisteredNeuron, SNN):
+    """A whole sequence `[T, B, ...]` in one fused call, without recurrence: the learnable `norse.torch.LIF`.
+
+    Args: as for :class:`LNMCell`, and ``record_states``: the state returned holds every step's, `[T, B, ...]`,
+    instead of the last one's.
+    """
+
+    def __init__(
+        self,
+        p: LNMParameters = DEFAULT,
+        dt: float = 0.001,
+        *,
+        record_states: bool = False,
+        learn_coefficients: bool = True,
+        backend: engines.Backend = "auto",
+    ) -> None:
+        SNN.__init__(self, FEED_FORWARD, self.initial_state, p, dt, record_states=record_states)
+        self._register(p, learn_coefficients, backend)
+
+    def initial_state(self, input_tensor: Tensor) -> Any:
+        x = input_tensor
+        i = None if self.tau_syn_inv is None else _full(torch.zeros(()), x.shape[1:], x)
+        return feed_forward_state(_full(cast(Tensor, self.v_start), x.shape[1:], x), i)
+
+    def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        state = self._start(input_tensor, state)
+        options: dict[str, Any] = {"backend": self.backend, "record_states": self.record_states}
+        return advance(input_tensor, state, self.p, self.dt, self._dynamics, **options)
+
+
+class RecurrentNeuron(RegisteredNeuron):
+    """Mixin of the recurrent two: their weights and their state."""
+
+    DETACH_RESET = True
+    autapses: bool
+    input_weights: Tensor
+    recurrent_weights: Tensor
+
+    def _without_autapses(self) -> Tensor:
+        """The recurrent weights; their diagonal is zero and gets no gradient unless ``autapses``.
+
+        The host does this with a hook on the parameter, which copies and pickles lose.
+        """
+        weights = self.recurrent_weights
+        if self.autapses:
+            return weights
+        return weights * (1 - torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
+
+    def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
+        i = None if self.tau_syn_inv is None else _full(torch.zeros(()), dims, x)
+        z = torch.zeros(dims, dtype=x.dtype, device=x.device)
+        return recurrent_state(z, _full(cast(Tensor, self.v_start), dims, x), i)
+
+    def _step(self, x: Tensor, state: Any, weights: Tensor) -> tuple[Tensor, Any]:
+        words = (self.p, self.dt, self._dynamics, self.backend)
+        return advance_recurrent(x, state, self.input_weights, weights, *words)
+
+
+class LNMRecurrentCell(RecurrentNeuron, SNNRecurrentCell):
+    """One step with recurrence: the learnable `norse.torch.LIFRecurrentCell`; spikes are `[B, hidden_size]`.
+
+    Args: ``input_size, hidden_size`` and ``input_weights, recurrent_weights, autapses`` as in Norse, the
+    rest as for :class:`LNMCell`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LNMParameters = DEFAULT,
+        dt: float = 0.001,
+        *,
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
+        learn_coefficients: bool = True,
+        backend: engines.Backend = "auto",
+    ) -> None:
+        weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
+        sizes: dict[str, Any] = {"input_size": input_size, "hidden_size": hidden_size, "autapses": True}
+        SNNRecurrentCell.__init__(self, RECURRENT, self.initial_state, p=cast(Any, p), dt=dt, **sizes, **weights)
+        self.autapses = autapses
+        self._register(p, learn_coefficients, backend)
+
+    def initial_state(self, input_tensor: Tensor) -> Any:
+        return self._state((*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
+
+    def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return self._step(input_tensor, self._start(input_tensor, state), self._without_autapses())
+
+
+class LNMRecurrent(RecurrentNeuron, SNNRecurrent):
+    """A whole sequence with recurrence: the learnable `norse.torch.LIFRecurrent`. Time is stepped through.
+
+    Args: as for :class:`LNMRecurrentCell`, and ``record_states``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LNMParameters = DEFAULT,
+        dt: float = 0.001,
+        *,
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
+        record_states: bool = False,
+        learn_coefficients: bool = True,
+        backend: engines.Backend = "auto",
+    ) -> None:
+        weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
+        sizes: dict[str, Any] = {"input_size": input_size, "hidden_size": hidden_size, "autapses": True}
+        SNNRecurrent.__init__(
+            self, RECURRENT, self.initial_state, p=p, dt=dt, record_states=record_states, **sizes, **weights
+        )
+        self.autapses = autapses
+        self._register(p, learn_coefficients, backend)
+
+    def initial_state(self, input_tensor: Tensor) -> Any:
+        return self._state((*input_tensor.shape[1:-1], int(self.hidden_size)), input_tensor)
+
+    def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        state, weights = self._start(input_tensor, state), self._without_autapses()
+        spikes, states = [], []
+        for x in input_tensor.unbind(0):
+            z, state = self._step(x, state, weights)
+            spikes.append(z)
+            states.append(state)
+        if self.record_states:
+            state = type(state)(*(torch.stack(values) for values in zip(*states, strict=True)))
+        return torch.stack(spikes), state
