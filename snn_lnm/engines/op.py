@@ -28,7 +28,7 @@ _OPTIONS = (
 _FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane) -> (Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
-    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool need_parameters, bool need_gain) "
+    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool need_parameters, bool need_currents) "
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS = 8  # tensors of the forward op
@@ -110,7 +110,7 @@ class _Scan(torch.autograd.Function):
             *(x, v, current, h, *parameters, *ctx.options),
             needs[1] or needs[2],
             any(needs[3:_INPUTS]),
-            needs[6],
+            needs[6] or needs[7],  # the gradients of gain and alpha are sums over the currents
         )
         gradients = _backward_autograd(*arguments) if torch.is_grad_enabled() else _backward_op(*arguments)
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))

@@ -83,7 +83,7 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
     d.degree = DEGREE;
     d.bounded = DEGREE > 1;
     d.line = true;
-    d.synapse = d.smooth = false;
+    d.smooth = false;
   }
   return d;
 }
@@ -188,7 +188,7 @@ struct Backward {
   IO* d_x;
   T *d_v, *d_current;
   double* partial;  // [items, local_groups, kSums]; null if no parameter needs a gradient
-  bool need_gain, need_currents;
+  bool need_currents;  // for the gradients of gain and alpha
 
   static constexpr int64_t L = kLanes<Vec<T>>;
   // Rows that the lanes sum in their own type before going to double.
@@ -271,7 +271,7 @@ struct Backward {
           if (resets) before = reset(before, fire(before, number, d), number, d);
           V c = need_currents ? currents[t * vectors + j] : V{};
           V d_c;
-          d_state[j] = charge_backward(before, c, d_membrane, number, d, need_gain, sum, d_c);
+          d_state[j] = charge_backward(before, c, d_membrane, number, d, need_currents, sum, d_c);
           d_next[j] = d_membrane;
           if (d.synapse) {
             V earlier = !need_currents ? V{} : t > 0 ? currents[(t - 1) * vectors + j] : load<V>(current + base + j * L, n);

@@ -161,12 +161,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
     bool single_step, std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state, bool need_parameters, bool need_gain) {
+    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state, bool need_parameters, bool need_currents) {
   const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
               d_last_current = contiguous(d_last_current_any), c_start = contiguous(current);
   Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
-  const bool need_currents = (need_gain || (need_parameters && alpha));
   const Tensor x = need_currents ? x_any.contiguous() : x_any;
   const Tensor v_start = v.contiguous();
   const auto state = x.options().dtype(arithmetic(x));
@@ -181,7 +180,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     run_all(Backward<IO, T>{plan, law.dynamics, law.pointers<T>(), x.const_data_ptr<IO>(), v_start.const_data_ptr<T>(),
                             pointer<T>(c_start), h.const_data_ptr<T>(), pointer<IO>(d_spikes), pointer<T>(d_h),
                             pointer<T>(d_last_v), pointer<T>(d_last_current), pointer<IO>(d_x), pointer<T>(d_v),
-                            pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_gain, need_currents});
+                            pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
   });
   const auto none = at::empty({0}, state);
   if (!need_parameters) return {d_x, d_v, d_current, none, none, none, none, none};
