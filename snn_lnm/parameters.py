@@ -213,6 +213,17 @@ def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tens
     return value.reshape(*layout, *value.shape[value.dim() - trailing :])
 
 
+def from_the_right(value: Tensor, dims: int, trailing: int = 0) -> Tensor:
+    """``value``, of a framework that broadcasts from the right, so that :func:`align` reads it so.
+
+    Only a `[N]` for steps `[B, ..., N]` of more than two dimensions is ambiguous: :func:`align` would
+    take it for one value per channel.
+    """
+    if value.dim() - trailing == 1 and dims > 2:
+        return value.reshape(*[1] * (dims - 2), *value.shape)
+    return value
+
+
 def as_parameter(name: str, value: Tensor | float, like: Tensor) -> Tensor:
     """``value`` as a tensor of the arithmetic dtype on the input's device.
 

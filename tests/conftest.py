@@ -8,6 +8,7 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the host's own import warnings are not ours
+    import norse.torch  # noqa: F401
     import snntorch
     import snntorch.functional  # noqa: F401
 

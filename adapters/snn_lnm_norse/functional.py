@@ -17,6 +17,7 @@ from snn_lnm.parameters import (
     Parameters,
     State,
     default_domain,
+    from_the_right,
 )
 from snn_lnm_norse.surrogates import recover
 
@@ -41,7 +42,8 @@ class LNMParameters(NamedTuple):
     `norse.torch.LIFParameters` with room to learn: θ = (v_leak, -1, 0, 0).
 
     Attributes:
-        coefficients: θ, `[D+1]`, `[C, D+1]` or `[*neuron_shape, D+1]`, D in 0..8.
+        coefficients: θ, `[D+1]` or one per neuron, D in 0..8. As everywhere in Norse, numbers broadcast with
+            the input from the right: one polynomial per channel of `[B, C, H, W]` is `[C, 1, 1, D+1]`.
         tau_syn_inv: 1/τ_syn in 1/s; None: no synaptic current, the input reaches the membrane as it is.
         tau_mem_inv: 1/τ_mem in 1/s.
         v_th, v_reset: threshold, and the value after a spike.
@@ -61,7 +63,7 @@ class LNMParameters(NamedTuple):
     v_start: Number = torch.tensor(0.0)
     bias: Optional[Number] = None  # noqa: UP045
     method: str = "super"
-    alpha: float = 100.0
+    alpha: Number = 100.0
     charge: Charge = "drift"
     reset: Literal["hard", "soft"] = "hard"
     domain: Domain = "auto"
@@ -100,7 +102,7 @@ class LNMBoxState(NamedTuple):
 
 
 def lnm_feed_forward_step(
-    input_tensor: Tensor, state: Any = None, p: LNMParameters = DEFAULT, dt: float = 0.001
+    input_tensor: Tensor, state: Any, p: LNMParameters = DEFAULT, dt: float = 0.001
 ) -> tuple[Tensor, Any]:
     """One step without recurrence: `[B, ...]` in, ``(spikes, state)`` out. The reset lets gradients through.
 
@@ -141,7 +143,7 @@ def dynamics_of(p: LNMParameters, detach_reset: bool) -> Dynamics:
     """The options of the law that ``p`` stands for."""
     degree = p.coefficients.shape[-1] - 1
     domain = default_domain(degree, p.v_th) if isinstance(p.domain, str) else p.domain
-    surrogate = recover(p.method, float(p.alpha))
+    surrogate = recover(p.method, p.alpha)
     options: dict[str, Any] = {"detach_reset": detach_reset, "domain": domain, "extension": p.extension}
     return Dynamics(p.charge, p.reset, synapse="euler", surrogate=surrogate, **options)
 
@@ -160,8 +162,10 @@ def advance(
     sparse, x = x.is_sparse, _as_input(x)
     if p.bias is not None:
         x = x + p.bias
-    start = _start(state, x.shape if single_step else x.shape[1:], x, p)
-    numbers = _numbers(p, dt, x)
+    step = _common_shape(x.shape if single_step else x.shape[1:], state)
+    x = x.expand(step if single_step else (len(x), *step))
+    start = _start(state, step, x, p)
+    numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
     out = functional.run(x, start, numbers, dynamics, **options)
     last = out.state
@@ -185,9 +189,9 @@ def advance_recurrent(
     """One step `[B, I]` with recurrence. Norse's order: ``(i + W_in·x) + W_rec·z``."""
     sparse, x = x.is_sparse, _as_input(x)
     driven = torch.nn.functional.linear(x, input_weights)
-    z = getattr(state, "z", None)
-    z = torch.zeros_like(driven) if z is None else _broadcast("z", z, driven.shape, driven)
-    fed_back = torch.nn.functional.linear(z, recurrent_weights)
+    driven = driven.expand(_common_shape(driven.shape, state))
+    z = torch.zeros_like(driven) if state is None else _broadcast(state.z, driven.shape, driven)
+    fed_back = torch.nn.functional.linear(z, recurrent_weights).expand(driven.shape)
     if p.bias is not None:
         fed_back = fed_back + p.bias
     start = _start(state, driven.shape, driven, p)
@@ -196,7 +200,13 @@ def advance_recurrent(
     else:
         start = start._replace(current=start.current + driven.to(start.current.dtype))
     out = functional.run(
-        fed_back, start, _numbers(p, dt, driven), dynamics, backend=backend, single_step=True, membrane=False
+        fed_back,
+        start,
+        _numbers(p, dt, driven.dim(), driven),
+        dynamics,
+        backend=backend,
+        single_step=True,
+        membrane=False,
     )
     spikes = out.spikes.to_sparse() if sparse else out.spikes
     return spikes, recurrent_state(spikes, out.state.v, out.state.current)
@@ -221,20 +231,25 @@ def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:
     v = p.v_start if state is None else state.v
     i = None
     if p.tau_syn_inv is not None:
-        i = _broadcast("i", 0.0 if state is None else state.i, step, x)
-    return State(_broadcast("v", v, step, x), i)
+        i = _broadcast(0.0 if state is None else state.i, step, x)
+    return State(_broadcast(v, step, x), i)
 
 
-def _broadcast(name: str, value: Any, step: torch.Size, x: Tensor) -> Tensor:
-    value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
-    value = _promote(value, STATE_DTYPE.get(x.dtype, x.dtype))
+def _common_shape(step: torch.Size, state: Any) -> torch.Size:
+    """One step of the input broadcast with the state, as the host's sums would."""
+    found = {} if state is None else {name: torch.as_tensor(value).shape for name, value in state._asdict().items()}
     try:
-        return value.expand(step)
+        return torch.broadcast_shapes(step, *found.values())
     except RuntimeError:
+        shapes = ", ".join(f"state.{name} {[*shape]}" for name, shape in found.items())
         raise ValueError(
-            f"state.{name} has shape {[*value.shape]} and one step of the input {[*step]}: "
-            "start a new sequence with state=None."
+            f"one step of the input is {[*step]} and does not fit {shapes}: start a new sequence with state=None."
         ) from None
+
+
+def _broadcast(value: Any, step: torch.Size, x: Tensor) -> Tensor:
+    value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
+    return _promote(value, STATE_DTYPE.get(x.dtype, x.dtype)).expand(step)
 
 
 def _promote(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -243,14 +258,14 @@ def _promote(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if widens else value
 
 
-def _numbers(p: LNMParameters, dt: float, x: Tensor) -> Parameters:
+def _numbers(p: LNMParameters, dt: float, dims: int, x: Tensor) -> Parameters:
     dtype = STATE_DTYPE.get(x.dtype, x.dtype)
 
-    def number(value: Number) -> Tensor:
-        return _promote(torch.as_tensor(value, device=x.device), dtype)
+    def number(value: Number, trailing: int = 0) -> Tensor:
+        return from_the_right(_promote(torch.as_tensor(value, device=x.device), dtype), dims, trailing)
 
     return Parameters(
-        number(p.coefficients),
+        number(p.coefficients, 1),
         number(p.v_th),
         number(p.v_reset),
         number(1.0 if p.charge == "map" else dt * p.tau_mem_inv),

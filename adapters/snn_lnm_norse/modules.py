@@ -186,11 +186,19 @@ class RecurrentNeuron(RegisteredNeuron):
 
     DETACH_RESET = True
     autapses: bool
+    input_size: Tensor
+    hidden_size: Tensor
     input_weights: Tensor
     recurrent_weights: Tensor
 
+    def _set_autapses(self, autapses: bool) -> None:
+        self.autapses = autapses
+        if not autapses:
+            with torch.no_grad():
+                self.recurrent_weights.fill_diagonal_(0.0)
+
     def _without_autapses(self) -> Tensor:
-        """The recurrent weights; their diagonal is zero and gets no gradient unless ``autapses``.
+        """The recurrent weights, whose diagonal gets no gradient unless ``autapses``.
 
         The host does this with a hook on the parameter, which copies and pickles lose.
         """
@@ -198,6 +206,10 @@ class RecurrentNeuron(RegisteredNeuron):
         if self.autapses:
             return weights
         return weights * (1 - torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
+
+    def extra_repr(self) -> str:
+        sizes = f"input_size={int(self.input_size)}, hidden_size={int(self.hidden_size)}, autapses={self.autapses}"
+        return f"{sizes}, {super().extra_repr()}"
 
     def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
         i = None if self.tau_syn_inv is None else _full(torch.zeros(()), dims, x)
@@ -232,8 +244,8 @@ class LNMRecurrentCell(RecurrentNeuron, SNNRecurrentCell):
         weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
         sizes: dict[str, Any] = {"input_size": input_size, "hidden_size": hidden_size, "autapses": True}
         SNNRecurrentCell.__init__(self, RECURRENT, self.initial_state, p=cast(Any, p), dt=dt, **sizes, **weights)
-        self.autapses = autapses
         self._register(p, learn_coefficients, backend)
+        self._set_autapses(autapses)
 
     def initial_state(self, input_tensor: Tensor) -> Any:
         return self._state((*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
@@ -267,8 +279,8 @@ class LNMRecurrent(RecurrentNeuron, SNNRecurrent):
         SNNRecurrent.__init__(
             self, RECURRENT, self.initial_state, p=p, dt=dt, record_states=record_states, **sizes, **weights
         )
-        self.autapses = autapses
         self._register(p, learn_coefficients, backend)
+        self._set_autapses(autapses)
 
     def initial_state(self, input_tensor: Tensor) -> Any:
         return self._state((*input_tensor.shape[1:-1], int(self.hidden_size)), input_tensor)
@@ -276,10 +288,11 @@ class LNMRecurrent(RecurrentNeuron, SNNRecurrent):
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state, weights = self._start(input_tensor, state), self._without_autapses()
         spikes, states = [], []
-        for x in input_tensor.unbind(0):
+        for x in input_tensor.to_dense().unbind(0):
             z, state = self._step(x, state, weights)
             spikes.append(z)
             states.append(state)
         if self.record_states:
             state = type(state)(*(torch.stack(values) for values in zip(*states, strict=True)))
-        return torch.stack(spikes), state
+        out = torch.stack(spikes)
+        return out.to_sparse() if input_tensor.is_sparse else out, state

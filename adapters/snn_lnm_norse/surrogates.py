@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from norse.torch.functional.threshold import threshold
@@ -15,18 +15,17 @@ from snn_lnm.surrogate import Spike
 __all__ = ["Threshold", "recover"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Threshold:
     """Norse's own ``threshold(u, method, alpha)`` as a callable: any method, on the reference engine."""
 
     method: str
-    alpha: float
+    alpha: Tensor | float
 
     def __call__(self, u: Tensor) -> Tensor:
-        return threshold(u, self.method, self.alpha)
+        return threshold(u, self.method, cast(float, self.alpha))
 
 
-@functools.cache
 def _super_ignores_alpha() -> bool:
     """Norse 1.1.0's "super" is ``1 / (|u| + 1)²`` whatever its alpha; later versions multiply by it."""
     u = torch.ones((), requires_grad=True)
@@ -35,7 +34,10 @@ def _super_ignores_alpha() -> bool:
     return float(found) == 0.25
 
 
-def recover(method: str, alpha: float) -> Spike:
+SUPER_IGNORES_ALPHA = _super_ignores_alpha()
+
+
+def recover(method: str, alpha: Tensor | float) -> Spike:
     """The :class:`snn_lnm.surrogate.Surrogate` with the derivative of Norse's ``method``, or Norse's function.
 
     "super" and "triangle" are known to the compiled engines; "tanh", "circ", "heavi_erfc" and
@@ -45,8 +47,8 @@ def recover(method: str, alpha: float) -> Spike:
         ValueError: Norse has no such method.
     """
     if method == "super":
-        return surrogates.SuperSpike(1.0 if _super_ignores_alpha() else alpha)
+        return surrogates.SuperSpike(1.0 if SUPER_IGNORES_ALPHA else float(alpha))
     if method == "triangle" and alpha > 0:
-        return surrogates.Triangle(1.0, alpha)
-    threshold(torch.zeros(()), method, alpha)
+        return surrogates.Triangle(1.0, float(alpha))
+    threshold(torch.zeros(()), method, cast(float, alpha))  # raises for an unknown method
     return Threshold(method, alpha)

@@ -27,6 +27,7 @@ from snn_lnm.parameters import (
     check_degree,
     check_finite,
     default_domain,
+    from_the_right,
 )
 from snn_lnm.reference import polynomial
 from snn_lnm.surrogate import Surrogate
@@ -186,10 +187,7 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
         dtype = STATE_DTYPE.get(x.dtype, x.dtype)
 
         def right(value: Tensor, trailing: int = 0) -> Tensor:
-            value = value if value.dtype == dtype else value.to(dtype)
-            if value.dim() - trailing == 1 and x.dim() > 2:
-                return value.reshape(*[1] * (x.dim() - 2), *value.shape)
-            return value
+            return from_the_right(value if value.dtype == dtype else value.to(dtype), x.dim(), trailing)
 
         return Parameters(
             right(self.coefficients, 1),
