@@ -199,15 +199,9 @@ def advance_recurrent(
         fed_back = driven + fed_back
     else:
         start = start._replace(current=start.current + driven.to(start.current.dtype))
-    out = functional.run(
-        fed_back,
-        start,
-        _numbers(p, dt, driven.dim(), driven),
-        dynamics,
-        backend=backend,
-        single_step=True,
-        membrane=False,
-    )
+    numbers = _numbers(p, dt, driven.dim(), driven)
+    options: dict[str, Any] = {"backend": backend, "single_step": True, "membrane": False}
+    out = functional.run(fed_back, start, numbers, dynamics, **options)
     spikes = out.spikes.to_sparse() if sparse else out.spikes
     return spikes, recurrent_state(spikes, out.state.v, out.state.current)
 

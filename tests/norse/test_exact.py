@@ -115,7 +115,7 @@ def check(native, ours, x, state=None):
 
 def test_the_inputs_do_spike():
     """The comparison above would be worth little on silent neurons."""
-    native, ours = pair(norse.LIF, {"p": {"tau_mem_inv": torch.tensor(500.0)}, "dt": 0.001}, 3, 0)
+    _, ours = pair(norse.LIF, {"p": {"tau_mem_inv": torch.tensor(500.0)}, "dt": 0.001}, 3, 0)
     assert 0.1 < ours(torch.randn(20, 4, HIDDEN) * 4)[0].mean() < 0.9
 
 

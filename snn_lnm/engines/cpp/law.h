@@ -41,8 +41,7 @@ LNM_INLINE inline V horner(V v, const Numbers<V>& n, int degree) {
 
 template <class V>
 LNM_INLINE inline V clamp(V v, V lo, V hi) {
-  V raised = select(v < lo, lo, v);
-  return select(raised > hi, hi, raised);
+  return select(v < lo, lo, select(v > hi, hi, v));
 }
 
 // Of the line outside the domain, unless the charge is a map.
