@@ -401,6 +401,23 @@ def test_at_the_edges_of_the_domain_by_hand() -> None:
     by_hand(steep, [0.0], h=[2.75], s=[1], end=2.75, theta=square, start=2, gain=0.5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("charge", CHARGES)
+def test_the_edges_are_inside(charge: str, dtype: Any) -> None:
+    """f is continuous, so only rounding tells: at an edge, line + (horner - line) is not horner to the bit."""
+    rng = np.random.default_rng(17)
+    domain = (float(dtype(-0.7)), float(dtype(1.3)))
+    case = Case(
+        Law(charge, "none", domain=domain),
+        x=np.zeros((1, 2, 64), dtype),
+        theta=rng.uniform(-1, 1, (64, 4)).astype(dtype),
+        v=np.repeat(np.asarray(domain, dtype)[:, None], 64, 1),
+    )
+    want = check(case)["h"]
+    bare = expected(replace(case, law=Law(charge, "none")))["h"]
+    assert np.array_equal(want, bare)
+
+
 def test_synapses_by_hand() -> None:
     pulse, leak = [1.0, 0.0, 0.0], [0.0, 0.0]  # map with f = 0: h is the current
     by_hand(Law("map", "none", "decay"), pulse, h=[1, 0.25, 0.0625], s=[0, 0, 0], end=0.0625, theta=leak, alpha=0.25)
@@ -591,9 +608,11 @@ T = 3
 def draw_leaves(rng: np.random.Generator, degree: int, synapse: str | None) -> dict[str, np.ndarray]:
     """What one neuron is differentiated with respect to."""
     draw = partial(eighths, rng, dtype=np.float64)
+    theta = draw(-1.25, 1.25, (degree + 1,))
+    theta[1:2] *= 2  # past the ends of the slope's range
     return {
         "x": draw(-1.5, 1.5, (T,)),
-        "theta": draw(-1.25, 1.25, (degree + 1,)),
+        "theta": theta,
         "threshold": draw(0.25, 1.25, (1,)),
         "v_reset": draw(-0.5, 0.5, (1,)),
         "gain": draw(0.5, 1.5, (1,)),
