@@ -47,12 +47,12 @@ class RegisteredNeuron(KeepsDomain):
     def _register(self, p: LNMParameters, learn_coefficients: bool, backend: engines.Backend) -> None:
         engines.check_name(backend)
         self.backend: engines.Backend = backend
-        dynamics = dynamics_of(p, self.DETACH_RESET)
         numbers = {name: _number(name, getattr(p, name)) for name in NUMBERS}
         theta = numbers["coefficients"]
         if theta is None:
             raise ValueError("coefficients are needed, got None.")
         check_coefficients(theta)
+        dynamics = dynamics_of(p, self.DETACH_RESET)
         if learn_coefficients and not isinstance(theta, nn.Parameter):
             numbers["coefficients"] = nn.Parameter(theta)
         self._words = p._replace(domain=None, **dict.fromkeys(NUMBERS))
