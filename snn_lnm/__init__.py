@@ -1,18 +1,21 @@
 """snn_lnm: the Learnable Neuron Model as a native neuron of spiking-network frameworks."""
 
-from snn_lnm import functional, surrogate
+from snn_lnm import analysis, functional, surrogate
 from snn_lnm.engines import explain as explain_backend
 from snn_lnm.functional import Output
 from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State
 from snn_lnm.plugins import available_adapters
+from snn_lnm.qif import QIF
 from snn_lnm.swap import SwapReport, swap, swap_back
 
 __all__ = [
     "LNM",
+    "QIF",
     "Output",
     "State",
     "SwapReport",
+    "analysis",
     "available_adapters",
     "explain_backend",
     "functional",

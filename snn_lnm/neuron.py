@@ -177,7 +177,8 @@ class LNM(KeepsDomain):
     def qif(cls, a: float = 0.25, u1: float = 0.0, u2: float = 0.5, *, learn: bool = True, **options: Any) -> LNM:
         """Quadratic integrate-and-fire: ``h = v + a(v - u1)(v - u2) + x``.
 
-        Map form, θ = (a·u1·u2, 1 - a(u1 + u2), a). Source: arXiv 2510.05168 (which plots the default
+        Map form, θ = (a·u1·u2, 1 - a(u1 + u2), a), learned as coefficients; :class:`snn_lnm.QIF` learns
+        a, u1 and u2. Source: arXiv 2510.05168 (which plots the default
         values; its initialisation is not public).
         """
         theta = torch.tensor([a * u1 * u2, 1 - a * (u1 + u2), a], dtype=torch.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeVar, cast
+from typing import Literal, NamedTuple, TypeVar, cast, get_args
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
 
 __all__ = ["SwapReport", "SwapRow", "swap", "swap_back"]
 
+Neuron = Literal["lnm", "qif"]
 HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
@@ -65,8 +66,9 @@ class SwapReport:
 
 def swap(
     model: nn.Module,
-    degree: int = 3,
+    degree: int | None = None,
     *,
+    neuron: Neuron = "lnm",
     strict: bool = False,
     learn_coefficients: bool = True,
     domain: Domain = "auto",
@@ -80,7 +82,9 @@ def swap(
 
     Args:
         model: any module that holds neurons; not a bare neuron.
-        degree: of the polynomials, 1..8.
+        degree: of the polynomials, 1..8; default 3.
+        neuron: ``"qif"``: quadratic neurons, degree 2. They too start at the neuron they replace, so they
+            learn coefficients, not a, u_1 and u_2, which cannot express a leaky neuron.
         strict: raise if a spiking neuron of a known framework cannot be swapped.
         learn_coefficients, domain, backend: as for :class:`snn_lnm.LNM`.
 
@@ -90,6 +94,12 @@ def swap(
     Raises:
         ValueError: a bad argument, a bare neuron, or (``strict``) a neuron that cannot be swapped.
     """
+    if neuron not in get_args(Neuron):
+        raise ValueError(f"unknown neuron {neuron!r}: expected one of {', '.join(map(repr, get_args(Neuron)))}.")
+    if neuron == "qif" and degree not in (None, 2):
+        raise ValueError(f"a quadratic neuron has degree 2, got degree={degree}: leave it out.")
+    if degree is None:
+        degree = 2 if neuron == "qif" else 3
     if check_degree(degree) < 1:
         raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
     engines.check_name(backend)
