@@ -143,7 +143,9 @@ def test_one_float_per_element_is_kept(reset):
     assert 0 < kept <= x.numel() and run.spikes.requires_grad
 
 
-# PyTorch 2.13's inductor still uses the deprecated TorchScript when it is imported.
+# PyTorch's own warnings: 2.6 describes its configuration to the log that pytest captures, and 2.13's
+# inductor still uses the deprecated TorchScript when it is imported.
+@pytest.mark.filterwarnings("ignore:Skipping serialization of:UserWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiles_without_graph_breaks(backend):

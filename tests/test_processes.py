@@ -34,11 +34,25 @@ def make(swapped):
     return net.double(), x.double()
 
 
-def gradients(net, x):
-    """Of a loss averaged over the batch; the hidden states live from step to step."""
-    loss = sum(net(x_t)[1].square().mean() for x_t in x)
-    loss.backward()
-    return [value.grad for value in net.parameters()]
+class Loss(nn.Module):
+    """Averaged over the batch, with the loop over time inside.
+
+    (DDP around one step copies the buffers at every step; until that left their version alone, no
+    backward pass through several steps was possible, not of snnTorch's own neurons either.)
+    """
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        utils.reset(self.net)
+        return sum(self.net(x_t)[1].square().mean() for x_t in x)
+
+
+def gradients(loss, x):
+    loss(x).backward()
+    return [value.grad for value in loss.parameters()]
 
 
 def membranes_agree(net, parallel, x):
@@ -59,11 +73,9 @@ def one_rank(rank, folder):
     for swapped in (False, True):
         net, x = make(swapped)
         x = x.chunk(2, dim=1)[rank]
-        parallel = DistributedDataParallel(net)
-        found[swapped, "membranes agree"] = membranes_agree(net, parallel, x)
+        found[swapped, "membranes agree"] = membranes_agree(net, DistributedDataParallel(net), x)
         if swapped:
-            utils.reset(net)
-            found["gradients"] = gradients(parallel, x)
+            found["gradients"] = gradients(DistributedDataParallel(Loss(net)), x)
     torch.save(found, f"{folder}/{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()
@@ -80,7 +92,8 @@ def ranks(tmp_path_factory):
 def test_two_halves_are_the_whole_batch(ranks):
     """DDP averages the gradients of equal halves: the same sums in another order, some hundred terms of
     which each rounding is 2⁻⁵³ of the largest."""
-    whole = gradients(*make(swapped=True))
+    net, x = make(swapped=True)
+    whole = gradients(Loss(net), x)
     assert len(whole) == 6 and all(value.any() for value in whole)
     for rank in ranks:
         for mine, true in zip(rank["gradients"], whole, strict=True):
