@@ -111,12 +111,12 @@ def run(
     step = x.shape if single_step else x.shape[1:]
     if parameters.coefficients.dim() < 1:
         raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
-    check_degree(parameters.degree)
+    check_degree(parameters.coefficients.shape[-1] - 1)
     numbers = [
         None if value is None else align(name, as_parameter(name, value, x), step, name == "coefficients")
         for name, value in zip(Parameters._fields, parameters, strict=True)
     ]
-    parameters = Parameters(*cast(list[Tensor], numbers))
+    parameters = Parameters(*cast("list[Tensor]", numbers))
     if state is not None:
         v = check_state("v", state.v, step, x)
         current = check_state("current", state.current, step, x)

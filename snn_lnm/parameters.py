@@ -57,6 +57,7 @@ class Parameters(NamedTuple):
 
     @property
     def degree(self) -> int:
+        """Not for code that is compiled: PyTorch 2.6's Dynamo knows no properties of named tuples."""
         return self.coefficients.shape[-1] - 1
 
 

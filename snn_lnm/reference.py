@@ -74,7 +74,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
 
 
 def _line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
-    if parameters.degree == 0:
+    if parameters.coefficients.shape[-1] == 1:
         return torch.zeros_like(parameters.coefficients[..., 0])
     slope = parameters.coefficients[..., 1]
     if dynamics.charge == "map":

@@ -58,7 +58,7 @@ class Surrogate:
     @property
     def parameters(self) -> list[float]:
         """The numbers that follow ``u`` in :meth:`derivative` and :meth:`primitive`."""
-        return [float(value) for value in vars(self).values()]
+        return [float(getattr(self, name)) for name in self.__match_args__]
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
         return _Step.apply(u, self, at_zero)

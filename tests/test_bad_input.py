@@ -105,7 +105,7 @@ CALLS = {
     "module NaN threshold": (ValueError, "threshold must be finite", lambda: LNM(1, threshold=NAN)),
     "module integer θ": (TypeError, "floating-point", lambda: LNM(coefficients=torch.tensor([0, 1]))),
     "negative surrogate": (ValueError, "positive finite", lambda: snn_lnm.surrogate.ATan(-1.0)),
-    "swap of no module": (TypeError, "needs a torch.nn.Module", lambda: snn_lnm.swap(3)),
+    "swap of no module": (TypeError, "a torch.nn.Module is needed", lambda: snn_lnm.swap(3)),
     "swap degree 0": (ValueError, "at least 1", lambda: snn_lnm.swap(torch.nn.Sequential(), degree=0)),
 }
 

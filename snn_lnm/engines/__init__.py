@@ -18,6 +18,8 @@ from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
 from snn_lnm.surrogate import _BY_NAME
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
+_NAMES = get_args(Backend)
+_COMPILED = tuple(_BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
@@ -43,7 +45,7 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
         return None
     if backend == "triton":
         return "the triton engine is not part of this release."
-    if type(dynamics.surrogate) not in _BY_NAME.values():
+    if type(dynamics.surrogate) not in _COMPILED:
         return (
             f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
             f"can differentiate it (compiled: {', '.join(_BY_NAME)})."
@@ -55,8 +57,8 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
 
 def check_name(backend: str) -> None:
     """Raise ValueError if ``backend`` is not a known name."""
-    if backend not in get_args(Backend):
-        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(get_args(Backend))}.")
+    if backend not in _NAMES:
+        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(_NAMES)}.")
 
 
 def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backend) -> Engine:

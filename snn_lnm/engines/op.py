@@ -151,8 +151,8 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
 
     The dimensions along which any parameter varies, and those between them, form the groups.
     """
-    shapes = [parameters.coefficients.shape[:-1]]
-    shapes += [value.shape for value in parameters[1:] if value is not None]
+    coefficients, *numbers = parameters
+    shapes = [coefficients.shape[:-1], *(value.shape for value in numbers if value is not None)]
     varying = [len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1]
     if not varying:
         return 1, list(parameters)
@@ -160,7 +160,7 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     inner = math.prod(step[last + 1 :])
     flat: list[Tensor | None] = []
     for name, value in zip(Parameters._fields, parameters, strict=True):
-        trailing = [parameters.degree + 1] if name == "coefficients" else []
+        trailing = [coefficients.shape[-1]] if name == "coefficients" else []
         if value is None or value.numel() == math.prod(trailing):
             flat.append(value)
             continue

@@ -6,13 +6,17 @@ symbol and prints the expression it builds.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +119,7 @@ def surrogate_header() -> str:
 
 
 def obstacle() -> str | None:
-    """Why the C++ engine cannot be used here, in a sentence; None if it can."""
+    """Why the C++ engine cannot be used here, in a sentence; None if it can. It tries, once."""
     return _find_obstacle()
 
 
@@ -127,6 +131,45 @@ obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberA
 def _find_obstacle() -> str | None:
     if sys.platform == "win32":
         return "the C++ engine is built for Linux and macOS only."
+    try:
+        return _register()
+    except OSError as error:
+        return (
+            f"the C++ engine's library cannot be written or loaded ({error}): it is kept under "
+            "TORCH_EXTENSIONS_DIR, set that to a folder that can be written."
+        )
+    except (RuntimeError, subprocess.SubprocessError) as error:
+        return f"the C++ engine does not compile here: {error}"
+
+
+def _register() -> str | None:
+    """Load the library, built first if need be; returns what is missing to build it."""
+    quiet = logging.getLogger("torch.utils.cpp_extension")  # its import warns about a missing CUDA
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    from torch.utils import cpp_extension
+
+    quiet.setLevel(level)
+    flags = [*_FLAGS, *_ISA_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
+    header = surrogate_header()
+    sources = [path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))]
+    identity = "\n".join([*sources, header, *flags, torch.__version__, platform.machine()])
+    name = f"snn_lnm_cpp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    folder = Path(cpp_extension._get_build_directory(name, verbose=False))
+    library = folder / f"{name}.so"
+    if not library.exists():
+        missing = _missing_tool()
+        if missing is not None:
+            return missing
+        with _alone(folder):
+            if not library.exists():
+                _build(library, header, flags)
+                return None
+    torch.ops.load_library(str(library))
+    return None
+
+
+def _missing_tool() -> str | None:
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         return (
@@ -138,50 +181,59 @@ def _find_obstacle() -> str | None:
     return None
 
 
-@functools.cache
-def load() -> None:
-    """Compile the engine, or find it compiled, and register its operators.
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time, so that those that start together build once.
 
-    The build lives in PyTorch's extension cache (``TORCH_EXTENSIONS_DIR``), in a folder named after
-    everything that shapes it: sources, flags, instruction set, PyTorch. PyTorch's own lock file keeps
-    two processes that start at once from building over each other.
+    The system gives the lock back when its holder dies. (A lock that is a file's existence, PyTorch's
+    until 2.13, outlives a killed build, and every later start waits for ever.)
     """
-    quiet = logging.getLogger("torch.utils.cpp_extension")  # its import warns about a missing CUDA
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
+    import fcntl  # not on Windows
+
+    with open(folder / "lock", "w") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks: at worst they build twice
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(library: Path, header: str, flags: list[str]) -> None:
+    """Compile and load in a folder of its own; the library appears in its place only when complete."""
     from torch.utils import cpp_extension
 
-    quiet.setLevel(level)
-    reason = obstacle()
-    if reason is not None:
-        raise RuntimeError(f"the C++ engine cannot be built: {reason}")
-    flags = [*_FLAGS, *_ISA_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    header = surrogate_header()
-    sources = {path.name: path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))}
-    identity = "\n".join([*sources.values(), header, *flags, torch.__version__, platform.machine()])
-    name = f"snn_lnm_cpp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    build = Path(cpp_extension._get_build_directory(name, verbose=False))
-    # Compiled from copies, so that installations with the same sources share one build.
-    for file, text in [*sources.items(), ("surrogates.h", header)]:
-        if not (build / file).exists():
-            partial = build / f"{file}.{os.getpid()}"
-            partial.write_text(text)
-            partial.replace(build / file)
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # a venv's ninja
     try:
-        cpp_extension.load(
-            name,
-            [str(build / "ops.cpp")],
-            extra_include_paths=[str(build)],
-            extra_cflags=flags,
-            extra_ldflags=["-fopenmp"],
-            build_directory=str(build),
-            is_python_module=False,
-            verbose=False,
-        )
+        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as build:
+            (Path(build) / "surrogates.h").write_text(header)
+            cpp_extension.load(
+                library.stem,
+                [str(_HERE / "ops.cpp")],
+                extra_include_paths=[str(_HERE), build],
+                extra_cflags=flags,
+                extra_ldflags=["-fopenmp"],
+                build_directory=build,
+                is_python_module=False,
+                verbose=False,
+            )
+            (Path(build) / library.name).replace(library)
     finally:
         os.environ["PATH"] = path
+
+
+@functools.cache
+def load() -> None:
+    """Register the engine's operators: compiled at first use, then found.
+
+    The library lives in PyTorch's extension cache (``TORCH_EXTENSIONS_DIR``), named after everything
+    that shapes it: sources, flags, instruction set, PyTorch. Once it is there, nothing is written and
+    no compiler is needed.
+
+    Raises:
+        RuntimeError: it cannot be built or loaded; see :func:`obstacle`.
+    """
+    reason = obstacle()
+    if reason is not None:
+        raise RuntimeError(reason)
 
 
 def memory() -> tuple[int, int]:
