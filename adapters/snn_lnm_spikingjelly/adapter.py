@@ -20,8 +20,10 @@ def _check(node: Any) -> None:
     replaced = [name for name in vars(node) if callable(getattr(type(node), name, None))]
     if replaced:
         raise CannotSwap(f"its {replaced[0]} was replaced, and would be lost")
-    if [*node._memories] != ["v"]:
-        raise CannotSwap(f"it has other memories than v: {', '.join(node._memories)}")
+    held = [*node._memories, *node._parameters, *node._buffers, *node._modules]
+    extra = [name for name in held if name not in ("v", "w", "coefficients", "surrogate_function")]
+    if extra:
+        raise CannotSwap(f"it holds {', '.join(extra)}, which would be lost")
     if node._neuron_precision is not None:
         raise CannotSwap(f"its precision {node._neuron_precision} was chosen for the host's kernels")
     for name in ("v_threshold", "v_reset"):
@@ -46,6 +48,8 @@ def _build(old: Any, options: SwapOptions, **words: Any) -> Any:
     words = {"degree": options.degree, "domain": options.domain, **words}
     words |= {name: getattr(old, name) for name in SHARED}
     new = _keep(old, LNMNode(learn_coefficients=options.learn_coefficients, backend=options.backend, **words))
+    if new.tau is not None:
+        new.tau = old.tau  # set later, it may be what no constructor takes
     homes = [t.device for t in (new.w, new.v) if isinstance(t, Tensor)]  # a node without tensors does not know its own
     return new.to(homes[0]) if homes else new
 
@@ -57,7 +61,7 @@ def from_if(old: Any, options: SwapOptions) -> nn.Module:
 
 def from_lif(old: Any, options: SwapOptions) -> nn.Module:
     """``v + (x - (v - v_reset))/τ``: a drift, or residual, with θ = (v_reset, -1)."""
-    return _build(old, options, tau=old.tau, decay_input=old.decay_input)
+    return _build(old, options, decay_input=old.decay_input)
 
 
 def from_plif(old: Any, options: SwapOptions) -> nn.Module:
@@ -75,7 +79,7 @@ def from_qif(old: Any, options: SwapOptions) -> nn.Module:
     sum_, product = old.v_rest + old.v_c, old.v_rest * old.v_c
     theta = [old.a0 * product, -old.a0 * sum_, old.a0, *[0.0] * (options.degree - 2)]
     domain = None if options.domain == "auto" else options.domain  # the host's own is quadratic everywhere
-    new = _build(old, options, tau=old.tau, coefficients=theta, degree=None, domain=domain)
+    new = _build(old, options, coefficients=theta, degree=None, domain=domain)
     new.native_start = theta
     new.native_words = {name: getattr(old, name) for name in ("v_c", "a0", "v_rest")}
     return new
@@ -88,7 +92,7 @@ def native(new: Any) -> nn.Module:
         raise CannotSwap("it did not start as a native neuron")
     if not new.is_native:
         raise CannotSwap("its polynomial is no longer that of the native neuron it started as")
-    words = {name: getattr(new, name) for name in SHARED}
+    words: dict[str, Any] = {name: getattr(new, name) for name in SHARED}
     if new.native_words:
         if new.domain is not None:
             raise CannotSwap(f"its polynomial ends at the domain {new.domain}, a QIFNode's nowhere")
@@ -101,7 +105,7 @@ def native(new: Any) -> nn.Module:
         kind, words = neuron.ParametricLIFNode, words | {"decay_input": new.decay_input}
     else:
         kind, words = neuron.LIFNode, words | {"decay_input": new.decay_input, "tau": new.tau}
-    old: Any = kind()
+    old: Any = kind(surrogate_function=words.pop("surrogate_function"))
     for name, value in words.items():
         setattr(old, name, value)
     return _keep(new, old)

@@ -104,9 +104,9 @@ class LNMNode(KeepsDomain, neuron.BaseNode):
         recover(spike)
         charge: Charge = "map" if tau is None else "drift" if decay_input else "residual"
         native = leak(degree, charge, v_reset) if coefficients is None else None
-        exact = _exact(coefficients, degree) if native is None else torch.tensor(native, dtype=torch.float64)
+        theta, remainder = _start(coefficients if native is None else native, degree)
         if domain == "auto":
-            domain = default_domain(exact.shape[-1] - 1, v_threshold)
+            domain = default_domain(theta.shape[-1] - 1, v_threshold)
         Dynamics(domain=cast(Any, domain))
 
         super().__init__(v_threshold, v_reset, spike, detach_reset, step_mode, store_v_seq)
@@ -116,15 +116,11 @@ class LNMNode(KeepsDomain, neuron.BaseNode):
         self.domain = domain
         self.backend: engines.Backend = backend
         self.register_parameter("w", neuron.ParametricLIFNode(cast(float, tau)).w if learn_tau else None)
-        given = isinstance(coefficients, Tensor) and coefficients.is_floating_point()
-        theta = exact.to(cast(Tensor, coefficients).dtype if given else torch.get_default_dtype())
         if learn_coefficients:
             self.coefficients = nn.Parameter(theta)
         else:
             self.register_buffer("coefficients", theta)
-        # The host's numbers are Python floats, rounded only when they meet a tensor. What rounding took from
-        # ours at construction is kept for float64 inputs.
-        self._remainder = (exact - theta.double()).tolist()
+        self._remainder = remainder
         self.native_start = native
         self.native_words = {}
 
@@ -142,8 +138,9 @@ class LNMNode(KeepsDomain, neuron.BaseNode):
         return self._theta(torch.float64).tolist() == self.native_start
 
     def _theta(self, dtype: torch.dtype) -> Tensor:
+        """θ in ``dtype``. The host's numbers are Python floats: a float64 input meets ours unrounded too."""
         theta = self.coefficients.to(dtype)
-        return theta + theta.new_tensor(self._remainder) if dtype == torch.float64 else theta
+        return theta if dtype != torch.float64 or self._remainder is None else theta + theta.new_tensor(self._remainder)
 
     def _dynamics(self) -> Dynamics:
         spike = recover(self.surrogate_function)
@@ -256,13 +253,16 @@ def leak(degree: int | None, charge: Charge, v_reset: float | None) -> list[floa
     return lowest + [0.0] * (degree - 1)
 
 
-def _exact(coefficients: Any, degree: int | None) -> Tensor:
-    """A float64 copy of the user's ``coefficients``, checked."""
+def _start(coefficients: Any, degree: int | None) -> tuple[Tensor, list[float] | None]:
+    """The θ to register, and what rounding took from numbers that were no tensor."""
+    if isinstance(coefficients, Tensor) and coefficients.is_floating_point():
+        return check_coefficients(coefficients.detach().clone(), degree), None
     try:
-        exact = torch.as_tensor(coefficients, dtype=torch.float64).detach().clone()
+        exact = torch.as_tensor(coefficients, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"coefficients must be a tensor or a sequence of numbers, got {coefficients!r}.") from None
-    return check_coefficients(exact, degree)
+    theta = check_coefficients(exact, degree).to(torch.get_default_dtype())
+    return theta.to(torch.get_default_device()), (exact - theta.double()).tolist()
 
 
 def _number(name: str, value: object) -> float:

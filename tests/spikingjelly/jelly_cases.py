@@ -11,6 +11,13 @@ from torch import nn
 import snn_lnm
 
 STEP = (2, 3, 4)
+
+
+def plain_function(u):
+    """A user's surrogate that is no module."""
+    return surrogate.erf.apply(u, 1.5)
+
+
 SURROGATES = [
     surrogate.Sigmoid(),
     surrogate.Sigmoid(alpha=1.5),
@@ -25,6 +32,7 @@ SURROGATES = [
     surrogate.Erf(),
     surrogate.PiecewiseExp(),
     surrogate.LeakyKReLU(),
+    plain_function,
 ]
 
 
@@ -79,10 +87,11 @@ def dyadic(generator, *shape):
     return (torch.randn(shape, generator=generator, dtype=torch.float64) * 4).round() / 4
 
 
-def weights(node, x, weight, weight_v):
-    """A scalar that depends on every spike and on every membrane of both sequences."""
-    total = torch.zeros((), dtype=x.dtype)
-    for sequence, w, w_v in zip(x, weight, weight_v, strict=True):
-        spikes, v, *_ = run(node, sequence)
-        total = total + (spikes * w).sum() + (v * w_v).sum()
-    return total
+def gradients(node, x, v, seed):
+    """Of a scalar that depends on every spike and membrane: by the input, the initial membrane, and ``w``."""
+    x, v = x.clone().requires_grad_(), v.clone().requires_grad_()
+    node.v = v
+    generator = torch.Generator().manual_seed(seed)
+    total = sum((out * dyadic(generator, *out.shape).to(x.dtype)).sum() for out in run(node, x))
+    leaves = [x, v, *([] if getattr(node, "w", None) is None else [node.w])]
+    return torch.autograd.grad(total, leaves, allow_unused=True)

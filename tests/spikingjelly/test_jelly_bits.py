@@ -5,9 +5,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from spikingjelly.activation_based import neuron
-
 from snn_lnm_spikingjelly import LNMNode
+from spikingjelly.activation_based import neuron
 
 
 def same(ours, theirs):
