@@ -1,0 +1,273 @@
+"""`LNMNode`: SpikingJelly's constructor, memories and step modes, the polynomial inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from spikingjelly.activation_based import neuron, surrogate
+from torch import Tensor, fx, nn
+
+from snn_lnm import engines, functional, reference
+from snn_lnm.neuron import Domain, KeepsDomain
+from snn_lnm.parameters import (
+    STATE_DTYPE,
+    Charge,
+    Dynamics,
+    Parameters,
+    State,
+    check_coefficients,
+    check_degree,
+    check_input,
+    default_domain,
+)
+from snn_lnm.surrogate import Spike, Surrogate
+from snn_lnm_spikingjelly.surrogates import recover
+
+__all__ = ["LNMNode"]
+
+Values = tuple[object, ...]
+
+
+class LNMNode(KeepsDomain, neuron.BaseNode):
+    """A SpikingJelly neuron whose leak is a learned polynomial ``f(v) = Σ θ_k v^k``.
+
+    ``h[t] = v[t-1] + (f(v[t-1]) + x[t]) / τ`` (``decay_input``), ``h[t] = v[t-1] + f(v[t-1]) / τ + x[t]``
+    (not), or ``h[t] = f(v[t-1]) + x[t]`` (``tau=None``); ``s[t] = H(h[t] - v_threshold)``, 1 at the threshold;
+    ``v[t] = v_reset`` after a spike, or, with ``v_reset=None``, ``v[t] = h[t] - s[t]·v_threshold``. It starts as
+    `LIFNode`, as `ParametricLIFNode` (``learn_tau``) or as `IFNode` (``tau=None``), to the bit.
+
+    Args:
+        tau, ..., store_v_seq: as for `LIFNode`, in its order. ``surrogate_function`` also takes
+            `snn_lnm.surrogate`s and their names.
+        learn_tau: 1/τ is ``sigmoid(w)`` with a learned ``w``, as in `ParametricLIFNode`.
+        degree: of f, 1..8; default 3.
+        coefficients: θ to start from, `[D+1]`, `[C, D+1]` (dim 1 of `[N, C, ...]`) or `[*neuron_shape, D+1]`,
+            instead of the native neuron's, ``(v_reset, -1, 0, ...)`` or ``(0, 1, 0, ...)``.
+        learn_coefficients: register them as a Parameter (default) or a buffer.
+        domain: see `snn_lnm.LNM`.
+        backend: "auto", "reference", "cpp" or "triton".
+
+    Shapes: `[N, ...]` (``step_mode="s"``), `[T, N, ...]` (``"m"``: one fused call). Spikes come in the input's
+    dtype. Memories ``v`` and, with ``store_v_seq``, ``v_seq`` hold membranes after the reset, in the arithmetic
+    dtype: float64 for float64, else float32.
+
+    Raises:
+        ValueError: a number out of range, a shape, a name; TypeError: a wrong type; before anything is built.
+    """
+
+    coefficients: Tensor
+    w: nn.Parameter | None
+    tau: float | None
+    v_threshold: Any
+    v_reset: Any
+    v_seq: Tensor | None
+    surrogate_function: Any
+    native_start: list[float] | None
+    """θ of the native neuron that this one started as, unrounded; None if it started as none."""
+    native_words: dict[str, float]
+    """Constructor words of that neuron which this one has no place for."""
+
+    def __init__(
+        self,
+        tau: float | None = 2.0,
+        decay_input: bool = True,
+        v_threshold: float = 1.0,
+        v_reset: float | None = 0.0,
+        surrogate_function: str | Spike | surrogate.SurrogateFunctionBase = surrogate.Sigmoid(),  # noqa: B008
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        store_v_seq: bool = False,
+        *,
+        learn_tau: bool = False,
+        degree: int | None = None,
+        coefficients: Tensor | Sequence[float] | None = None,
+        learn_coefficients: bool = True,
+        domain: Domain = "auto",
+        backend: engines.Backend = "auto",
+    ) -> None:
+        tau = None if tau is None else _number("tau", tau)
+        if learn_tau and tau is None:
+            raise ValueError("learn_tau=True needs a tau to start from, got tau=None.")
+        if tau is not None and not tau > 1:
+            raise ValueError(f"tau must be above 1 (or None for no leak), got {tau}.")
+        v_threshold = _number("v_threshold", v_threshold)
+        v_reset = None if v_reset is None else _number("v_reset", v_reset)
+        for name, value in (("decay_input", decay_input), ("detach_reset", detach_reset)):
+            if not isinstance(cast(object, value), bool):
+                raise TypeError(f"{name} must be a bool, got {value!r}.")
+        if step_mode not in ("s", "m"):
+            raise ValueError(f"step_mode must be 's' (single step) or 'm' (multi-step), got {step_mode!r}.")
+        engines.check_name(backend)
+        spike: Any = recover(surrogate_function) if isinstance(surrogate_function, str) else surrogate_function
+        recover(spike)
+        charge: Charge = "map" if tau is None else "drift" if decay_input else "residual"
+        native = leak(degree, charge, v_reset) if coefficients is None else None
+        theta, remainder = _start(coefficients if native is None else native, degree)
+        if domain == "auto":
+            domain = default_domain(theta.shape[-1] - 1, v_threshold)
+        Dynamics(domain=cast(Any, domain))
+
+        super().__init__(v_threshold, v_reset, spike, detach_reset, step_mode, store_v_seq)
+        self.charge: Charge = charge
+        self.tau = None if learn_tau else tau
+        self.decay_input = decay_input
+        self.domain = domain
+        self.backend: engines.Backend = backend
+        self.register_parameter("w", neuron.ParametricLIFNode(cast(float, tau)).w if learn_tau else None)
+        if learn_coefficients:
+            self.coefficients = nn.Parameter(theta)
+        else:
+            self.register_buffer("coefficients", theta)
+        self._remainder = remainder
+        self.native_start = native
+        self.native_words = {}
+
+    # ---- the neuron
+
+    @property
+    def degree(self) -> int:
+        return self.coefficients.shape[-1] - 1
+
+    @property
+    def is_native(self) -> bool:
+        """The coefficients are those of the native neuron that this one started as."""
+        if self.native_start is None or self.coefficients.is_meta:
+            return False
+        return self._theta(torch.float64).tolist() == self.native_start
+
+    def _theta(self, dtype: torch.dtype) -> Tensor:
+        """θ in ``dtype``. The host's numbers are Python floats: a float64 input meets ours unrounded too."""
+        theta = self.coefficients.to(dtype)
+        return theta if dtype != torch.float64 or self._remainder is None else theta + theta.new_tensor(self._remainder)
+
+    def _dynamics(self) -> Dynamics:
+        spike = recover(self.surrogate_function)
+        return Dynamics(
+            charge=self.charge,
+            reset="soft" if self.v_reset is None else "hard",
+            detach_reset=self.detach_reset,
+            fire_at_threshold=isinstance(spike, Surrogate),  # a callable decides that itself
+            surrogate=spike,
+            domain=cast(Any, self.domain),
+            gain_divides=self.tau is not None,
+        )
+
+    def _numbers(self, x: Tensor, dims: int) -> Parameters:
+        """The law's numbers for steps of ``dims`` dimensions, with the host's broadcasting from the right."""
+        dtype = STATE_DTYPE[x.dtype]
+
+        def number(value: Tensor | float) -> Tensor:
+            if not isinstance(value, Tensor):
+                return torch.full((), value, dtype=dtype, device=x.device)
+            value = value.to(dtype)
+            return value.reshape(*[1] * (dims - 1), -1) if value.dim() == 1 else value
+
+        gain: Tensor | float = 1.0 if self.tau is None else self.tau
+        if self.w is not None:
+            gain = self.w.to(STATE_DTYPE[self.w.dtype]).sigmoid()
+        v_reset = 0.0 if self.v_reset is None else self.v_reset
+        return Parameters(self._theta(dtype), number(self.v_threshold), number(v_reset), number(gain))
+
+    def _run(
+        self, x: Tensor, v: object, single_step: bool, store_v_seq: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Spikes, the last membrane after the reset and, on request, that of every step."""
+        numbers, dynamics = self._numbers(x, x.dim() - (not single_step)), self._dynamics()
+        options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": store_v_seq}
+        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, **options)
+        v_seq = None
+        if store_v_seq:
+            v_seq = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
+        return out.spikes, out.state.v, v_seq
+
+    # ---- the host's calls
+
+    def materialize_states(self, inputs: tuple[Any, ...], states: Values, step_mode: str) -> Values:
+        """A membrane of the shape of one step, in the arithmetic dtype; a stale one restarts, as in the host."""
+        if isinstance(inputs[0], fx.Proxy):
+            raise TypeError(
+                "torch.fx (SpikingJelly's NIR export) cannot trace a polynomial neuron, and NIR has no node for "
+                "it: call snn_lnm.swap_back(model) first, which says where the coefficients allow it."
+            )
+        x = check_input(inputs[0])
+        if step_mode == "m" and x.dim() < 1:
+            raise ValueError("with step_mode='m' the input must be [T, N, ...], got a tensor without dimensions.")
+        shape, dtype = x.shape[1:] if step_mode == "m" else x.shape, STATE_DTYPE[x.dtype]
+        v = states[0]
+        if isinstance(v, Tensor) and v.shape == shape:
+            return (v.to(x.device, dtype), *states[1:])
+        start = v if isinstance(v, (int, float)) else 0.0 if self.v_reset is None else self.v_reset
+        return (torch.full(shape, start, dtype=dtype, device=x.device), *states[1:])
+
+    def single_step_functional_forward(
+        self, inputs: tuple[Tensor, ...], states: Values, **kwargs: object
+    ) -> tuple[tuple[Tensor, ...], Values]:
+        spikes, v, _ = self._run(inputs[0], states[0], single_step=True)
+        return (spikes,), (v, *states[1:])
+
+    def multi_step_functional_forward(
+        self, inputs: tuple[Tensor, ...], states: Values, **kwargs: object
+    ) -> tuple[tuple[Tensor, ...], Values]:
+        if self._steps_itself():
+            return super().multi_step_functional_forward(inputs, states, **kwargs)
+        spikes, v, _ = self._run(inputs[0], states[0], single_step=False)
+        return (spikes,), (v, *states[1:])
+
+    def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not self.store_v_seq or self._steps_itself():
+            return super().multi_step_forward(x_seq, *args, **kwargs)
+        v, *rest = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
+        spikes, v, self.v_seq = self._run(x_seq, v, single_step=False, store_v_seq=True)
+        self._memories.update(zip(self._memories, (v, *rest), strict=True))
+        return spikes
+
+    def _steps_itself(self) -> bool:
+        """A subclass has a step of its own, which a fused sequence would not call."""
+        return type(self).single_step_functional_forward is not LNMNode.single_step_functional_forward
+
+    # ---- life of a module
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
+        if self.is_native:  # then a native checkpoint, which has no coefficients, means the same neuron
+            state_dict.setdefault(prefix + "coefficients", self.coefficients.detach())
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
+    def extra_repr(self) -> str:
+        layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]
+        with torch.no_grad():
+            tau = self.tau if self.w is None else 1 / self.w.sigmoid()
+        return (
+            f"{super().extra_repr()}, tau={tau}, decay_input={self.decay_input}, degree={self.degree}, "
+            f"layout={layout}, surrogate={recover(self.surrogate_function)}, domain={self.domain}"
+        )
+
+
+def leak(degree: int | None, charge: Charge, v_reset: float | None) -> list[float]:
+    """θ of the host's leaky neuron, ``f(v) = v_reset - v``, or without a leak, ``f(v) = v``."""
+    degree = 3 if degree is None else check_degree(degree)
+    if degree < 1:
+        raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
+    lowest = [0.0, 1.0] if charge == "map" else [v_reset or 0.0, -1.0]
+    return lowest + [0.0] * (degree - 1)
+
+
+def _start(coefficients: Any, degree: int | None) -> tuple[Tensor, list[float] | None]:
+    """The θ to register, and what rounding took from numbers that were no tensor."""
+    if isinstance(coefficients, Tensor) and coefficients.is_floating_point():
+        return check_coefficients(coefficients.detach().clone(), degree), None
+    try:
+        exact = torch.as_tensor(coefficients, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"coefficients must be a tensor or a sequence of numbers, got {coefficients!r}.") from None
+    theta = check_coefficients(exact, degree).to(torch.get_default_dtype())
+    return theta.to(torch.get_default_device()), (exact - theta.double()).tolist()
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if value != value:
+        raise ValueError(f"{name} must not be NaN.")
+    return float(value)
