@@ -11,6 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+ADAPTERS = [f"snn_lnm_{framework}" for framework in ("norse", "snntorch", "spikingjelly")]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     pytest.importorskip("hatchling")
@@ -25,17 +28,19 @@ def wheel(tmp_path_factory):
 def test_top_level_names(wheel):
     """A top-level package `adapters` would collide with another distribution's."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"snn_lnm", "snn_lnm_snntorch"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"snn_lnm", *ADAPTERS}
 
 
 def test_every_source_file_is_in_the_wheel(wheel):
-    for package in (ROOT / "snn_lnm", ROOT / "adapters" / "snn_lnm_snntorch"):
+    for package in (ROOT / "snn_lnm", *(ROOT / "adapters" / name for name in ADAPTERS)):
         for path in package.rglob("*"):
             if path.suffix in (".py", ".cpp", ".h", ".typed"):
                 assert path.relative_to(package.parent).as_posix() in wheel.namelist()
 
 
-@pytest.mark.parametrize("name", ["snn_lnm/py.typed", "snn_lnm_snntorch/py.typed", "snn_lnm/engines/cpp/ops.cpp"])
+@pytest.mark.parametrize(
+    "name", ["snn_lnm/py.typed", *(f"{name}/py.typed" for name in ADAPTERS), "snn_lnm/engines/cpp/ops.cpp"]
+)
 def test_file_in_the_wheel(wheel, name):
     assert name in wheel.namelist()
 

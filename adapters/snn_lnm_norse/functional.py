@@ -16,6 +16,7 @@ from snn_lnm.parameters import (
     Extension,
     Parameters,
     State,
+    check_input,
     default_domain,
     from_the_right,
 )
@@ -190,7 +191,7 @@ def advance_recurrent(
     sparse, x = x.is_sparse, _as_input(x)
     driven = torch.nn.functional.linear(x, input_weights)
     driven = driven.expand(_common_shape(driven.shape, state))
-    z = torch.zeros_like(driven) if state is None else _broadcast(state.z, driven.shape, driven)
+    z = torch.zeros_like(driven) if state is None else _broadcast(state.z, driven.shape, driven).to(x.dtype)
     fed_back = torch.nn.functional.linear(z, recurrent_weights).expand(driven.shape)
     if p.bias is not None:
         fed_back = fed_back + p.bias
@@ -217,7 +218,7 @@ def recurrent_state(z: Tensor, v: Tensor, i: Tensor | None) -> Any:
 def _as_input(x: Tensor) -> Tensor:
     """Dense and floating-point, as Norse's sums with its float32 states make it."""
     x = x.to_dense() if x.is_sparse else x
-    return x if x.is_floating_point() else x.float()
+    return check_input(x if x.is_floating_point() or x.is_complex() else x.float())
 
 
 def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:

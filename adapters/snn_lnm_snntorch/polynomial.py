@@ -26,6 +26,7 @@ from snn_lnm.parameters import (
     check_coefficients,
     check_degree,
     check_finite,
+    check_input,
     default_domain,
     from_the_right,
 )
@@ -229,6 +230,8 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
         return cached[2]
 
     def _leak(self, v: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and not self.coefficients.is_cuda:
+            check_finite("coefficients", self.coefficients)
         return polynomial(v, self._numbers(v), self._dynamics())
 
     @staticmethod
@@ -246,6 +249,7 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
         for name, value in (("input_", x), *((name, states[name]) for name in given)):
             if not isinstance(value, Tensor):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+        check_input(x)
 
     # ---- life of a module
 
