@@ -11,7 +11,13 @@ from snn_lnm.parameters import MAX_DEGREE
 
 __all__ = ["main"]
 
-DEMO_NEEDS = {"snntorch": "snntorch", "sklearn": "scikit-learn", "matplotlib": "matplotlib", "tqdm": "tqdm"}
+DEMO_NEEDS = {
+    "snntorch": "snntorch",
+    "norse": "norse",
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "tqdm": "tqdm",
+}
 """Import name -> name on PyPI of what only the demo imports."""
 
 
@@ -30,14 +36,19 @@ def _parser() -> argparse.ArgumentParser:
     adapters.set_defaults(run=_adapters)
     demo = commands.add_parser(
         "demo",
-        help="train an snnTorch network on handwritten digits, as it is and swapped",
+        help="train an snnTorch and a Norse network on handwritten digits, as they are and swapped",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.set_defaults(run=_demo)
     demo.add_argument(
         "--data", type=Path, help=".npz with x [n, 8, 8] or [n, 64] and y [n]; None: scikit-learn's digits"
     )
-    demo.add_argument("--epochs", type=_integer(1, 10_000), default=20, help="of training, for each network")
+    demo.add_argument(
+        "--epochs",
+        type=_integer(1, 10_000),
+        default=20,
+        help="of training; Norse: a quarter",
+    )
     demo.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of weights, spikes and batches")
     demo.add_argument("--degree", type=_integer(1, MAX_DEGREE), default=3, help="of the learned polynomials")
     demo.add_argument("--figure", type=Path, default=Path("outputs/demo.png"), help="where to save it")

@@ -1,4 +1,4 @@
-"""The demo: one snnTorch network, trained on real handwritten digits as it is and after `swap`."""
+"""The demo: an snnTorch and a Norse network, trained on real handwritten digits as they are and after `swap`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import statistics
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from snntorch import spikegen
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from snn_lnm.demo_norse import ConvNet, LIFCell, LNMCell
 from snn_lnm.plot import demo_figure
 from snn_lnm.swap import swap
 
@@ -104,19 +105,19 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return x, y
 
 
+NEURONS = (snn.Leaky, LIFCell, LNMCell)  # a swapped Leaky still is one
+
+
 @contextmanager
 def recording(net: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
     """The `(spikes, membrane)` of every neuron layer at every step while the context is open."""
     record: list[tuple[Tensor, Tensor]] = []
 
     def keep(module: nn.Module, inputs: object, output: Any) -> None:
-        record.append(output)
+        spikes, state = output
+        record.append((spikes, getattr(state, "v", state)))
 
-    hooks = [
-        module.register_forward_hook(keep)
-        for module in net.modules()
-        if isinstance(module, snn.Leaky)  # a swapped neuron still is one
-    ]
+    hooks = [module.register_forward_hook(keep) for module in net.modules() if isinstance(module, NEURONS)]
     try:
         yield record
     finally:
@@ -141,12 +142,13 @@ class Training:
     net: nn.Module
     bar: Any
     generator: torch.Generator
+    learning_rate: float
     accuracy: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     spikes: float = 0.0
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=5e-4)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=self.learning_rate)
 
     def epoch(self, digits: Digits) -> None:
         """Cross-entropy of the output membrane at every step, as in snnTorch's tutorial 5."""
@@ -164,7 +166,7 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self, digits: Digits) -> None:
-        """The class whose neuron spikes most often wins; spikes of all layers are counted."""
+        """The class whose output is largest over time wins; spikes of all layers are counted."""
         with recording(self.net) as record:
             spikes, _ = self.net(digits.test_x)
         self.accuracy.append((spikes.sum(0).argmax(1) == digits.test_y).float().mean().item())
@@ -181,10 +183,43 @@ def _table(trainings: list[Training]) -> str:
     return "\n".join(f"{name:<24}" + "".join(f"{cell:>16}" for cell in cells) for name, cells in rows.items())
 
 
+class Example(NamedTuple):
+    """A network of one framework, and how to train it."""
+
+    framework: str
+    neuron: str
+    build: Callable[[], nn.Module]
+    epochs_of_20: int
+    learning_rate: float
+
+
+EXAMPLES = (
+    Example("snnTorch", "Leaky", Net, 20, 5e-4),
+    Example("Norse", "LIFCell", ConvNet, 5, 2e-3),  # a convolutional network learns, and computes, more per epoch
+)
+
+
 def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> int:
-    """Run the demo; returns the exit status: 1 if the swap changed any output."""
+    """Run the demo; returns the exit status: 1 if a swap changed any output."""
+    curves: dict[str, dict[str, list[float]]] = {}
+    layers: dict[str, Any] = {}
+    for example in EXAMPLES:
+        print(f"{example.framework}\n{'=' * len(example.framework)}")
+        trainings = compare(example, digits, max(1, epochs * example.epochs_of_20 // 20), seed, degree)
+        if trainings is None:
+            return 1
+        curves[example.framework] = {t.name: t.accuracy for t in trainings}
+        if example.build is Net:
+            layers = {name: m for name, m in trainings[1].net.named_modules() if isinstance(m, snn.Leaky)}
+    demo_figure(figure, curves, layers, BETA)
+    print(f"Figure: {figure}")
+    return 0
+
+
+def compare(example: Example, digits: Digits, epochs: int, seed: int, degree: int) -> list[Training] | None:
+    """Train the network as it is and swapped; None if the swap changed any output."""
     torch.manual_seed(seed)
-    native = Net()
+    native = example.build()
     learnable = copy.deepcopy(native)
     print(swap(learnable, degree=degree), end="\n\n")
     print("Comparing all outputs (the first use on a machine compiles the C++ engine).", flush=True)
@@ -195,11 +230,17 @@ def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> in
         flush=True,
     )
     if not equal:
-        return 1
+        return None
     batches = epochs * -(-len(digits.train_y) // BATCH)
     trainings = [
-        Training(name, net, tqdm(total=batches, desc=f"{name:<14}"), torch.Generator().manual_seed(seed))
-        for name, net in (("Leaky", native), (f"LNM, degree {degree}", learnable))
+        Training(
+            name,
+            net,
+            tqdm(total=batches, desc=f"{name:<14}"),
+            torch.Generator().manual_seed(seed),
+            example.learning_rate,
+        )
+        for name, net in ((example.neuron, native), (f"LNM, degree {degree}", learnable))
     ]
     for _ in range(epochs):
         for training in trainings:  # in turn, so that a drift of the machine's speed hits both
@@ -207,8 +248,5 @@ def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> in
     for training in trainings:
         training.bar.close()
     error = (trainings[0].accuracy[-1] * (1 - trainings[0].accuracy[-1]) / images) ** 0.5
-    print(f"\n{_table(trainings)}\n\nOne seed, {images} test images: the standard error is {error:.1%}.")
-    layers = {name: module for name, module in learnable.named_modules() if isinstance(module, snn.Leaky)}
-    demo_figure(figure, {t.name: t.accuracy for t in trainings}, layers, BETA)
-    print(f"Figure: {figure}")
-    return 0
+    print(f"\n{_table(trainings)}\n\nOne seed, {images} test images: the standard error is {error:.1%}.\n")
+    return trainings

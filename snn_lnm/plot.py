@@ -16,26 +16,29 @@ from snn_lnm.reference import polynomial
 
 __all__ = ["demo_figure"]
 
+Curves = Mapping[str, Sequence[float]]
 
-def demo_figure(path: Path, accuracy: Mapping[str, Sequence[float]], layers: Mapping[str, Any], beta: float) -> None:
+
+def demo_figure(path: Path, accuracy: Mapping[str, Curves], layers: Mapping[str, Any], beta: float) -> None:
     """Accuracy per epoch, and each layer's learned f(v) beside the leak β·v it started from.
 
     Args:
         path: the image to write; missing folders are made.
-        accuracy: curve name -> test accuracy after each epoch, 0..1.
+        accuracy: framework -> curve name -> test accuracy after each epoch, 0..1.
         layers: layer name -> swapped neuron with one set of coefficients, `[D+1]`.
         beta: the leak before training.
     """
-    panels = 1 + len(layers)
+    panels = len(accuracy) + len(layers)
     figure = Figure(figsize=(4.4 * panels, 3.8), layout="constrained")
-    figure.suptitle("The same network on handwritten digits, before and after swap()")
-    first, *others = figure.subplots(1, panels, squeeze=False)[0]
-    for name, curve in accuracy.items():
-        first.plot(range(1, len(curve) + 1), [100 * value for value in curve], marker="o", ms=3, label=name)
-    first.set(title="Accuracy", xlabel="epoch", ylabel="test accuracy (%)")
-    first.xaxis.set_major_locator(MaxNLocator(integer=True))
-    first.legend(loc="lower right")
-    for axes, (name, neuron) in zip(others, layers.items(), strict=True):
+    figure.suptitle("The same networks on handwritten digits, before and after swap()")
+    places = figure.subplots(1, panels, squeeze=False)[0]
+    for axes, (framework, curves) in zip(places, accuracy.items(), strict=False):
+        for name, curve in curves.items():
+            axes.plot(range(1, len(curve) + 1), [100 * value for value in curve], marker="o", ms=3, label=name)
+        axes.set(title=f"Accuracy, {framework}", xlabel="epoch", ylabel="test accuracy (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="lower right")
+    for axes, (name, neuron) in zip(places[len(accuracy) :], layers.items(), strict=True):
         _polynomial_panel(axes, name, neuron, beta)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
