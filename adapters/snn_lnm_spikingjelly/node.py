@@ -21,6 +21,7 @@ from snn_lnm.parameters import (
     check_degree,
     check_input,
     default_domain,
+    from_the_right,
 )
 from snn_lnm.surrogate import Spike, Surrogate
 from snn_lnm_spikingjelly.surrogates import recover
@@ -161,8 +162,7 @@ class LNMNode(KeepsDomain, neuron.BaseNode):
         def number(value: Tensor | float) -> Tensor:
             if not isinstance(value, Tensor):
                 return torch.full((), value, dtype=dtype, device=x.device)
-            value = value.to(dtype)
-            return value.reshape(*[1] * (dims - 1), -1) if value.dim() == 1 else value
+            return from_the_right(value.to(dtype), dims)
 
         gain: Tensor | float = 1.0 if self.tau is None else self.tau
         if self.w is not None:

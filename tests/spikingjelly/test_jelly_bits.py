@@ -151,6 +151,16 @@ def test_a_stale_membrane_restarts_as_in_the_host():
         assert torch.equal(ours(x), native(x)) and torch.equal(ours.v, native.v)
 
 
+@pytest.mark.parametrize("first, then", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+@pytest.mark.parametrize("kind", [neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode])
+def test_a_membrane_of_another_type_goes_on_as_in_the_host(kind, first, then):
+    native = kind(v_threshold=0.3, v_reset=0.1, step_mode="m")
+    ours = jelly.swapped(native)
+    for dtype in (first, then):
+        x = torch.randn(3, 4, dtype=dtype)
+        assert same(jelly.run(ours, x), jelly.run(native, x)) and ours.v.dtype == dtype
+
+
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
 def test_numbers_that_are_none_stay_visible(value):
     native = neuron.IFNode(step_mode="m")
