@@ -78,7 +78,8 @@ def f(v: Any, theta: Sequence[Any], gain: Any, law: Law) -> Any:
 def fire(h: Any, threshold: Any, law: Law) -> Any:
     if law.spike is not None:
         return law.spike(h, threshold)
-    return int(h >= threshold) if law.fire_at_threshold else int(h > threshold)
+    u = h - threshold
+    return int(u >= 0) if law.fire_at_threshold else int(u > 0)
 
 
 def run(
