@@ -25,7 +25,7 @@ from snn_lnm import functional, surrogate
 from snn_lnm.parameters import State
 
 BACKENDS = ("reference", "cpp")
-CHARGES = ("drift", "map")
+CHARGES = ("drift", "map", "residual")
 RESETS = ("hard", "soft", "none", "hard_next", "soft_next")
 SYNAPSES = (None, "decay", "euler")
 DOMAINS = (None, (-1.0, 1.0), (-0.5, 1.25))
@@ -114,6 +114,7 @@ def options(law: Law) -> dict[str, Any]:
         "domain": law.domain,
         "extension": law.extension,
         "fire_at_threshold": law.fire_at_threshold,
+        "gain_divides": law.gain_divides,
         **({"synapse": law.synapse} if law.synapse else {}),
     }
 
@@ -166,7 +167,7 @@ def check(
     return want
 
 
-# Every combination of options, once per dtype, on eighths: small enough for ties to happen by themselves.
+# Every combination of options, on eighths: small enough for ties to happen by themselves.
 
 
 def laws(charge: str, reset: str) -> Iterator[tuple[Law, int]]:
@@ -182,9 +183,11 @@ def eighths(rng: np.random.Generator, low: float, high: float, shape: tuple[int,
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("charge", "reset"), list(product(CHARGES, RESETS)))
 def test_every_combination_of_options(charge: str, reset: str, dtype: Any) -> None:
+    """Both dtypes meet the same options, but for the gain: it multiplies in one where it divides in the other."""
     rng = np.random.default_rng(7)
     seen: Counter[str] = Counter()
     for law, degree in laws(charge, reset):
+        law = replace(law, gain_divides=bool(rng.integers(2)) == (dtype is np.float64))
         draw = partial(eighths, rng, dtype=dtype)
         sparse = rng.integers(0, 2, (8, 1))  # half of the neurons are linear or flat: theirs are the ties
         theta = draw(-1.5, 1.5, (8, degree + 1))
@@ -194,9 +197,9 @@ def test_every_combination_of_options(charge: str, reset: str, dtype: Any) -> No
             law,
             x=draw(-1.5, 1.5, (4, 1, 8)),
             theta=theta,
-            threshold=draw(0.25, 1.25, (8,)),
+            threshold=draw(0.25, 1.5, (8,)),
             v_reset=draw(-0.5, 0.5, (8,)),
-            gain=2 * draw(0.125, 1, (8,)),
+            gain=np.where(sparse[:, 0], 2 * draw(0.125, 1, (8,)), dtype(2) ** rng.integers(-2, 2, 8)).astype(dtype),
             alpha=draw(0, 1, (8,)) if law.synapse else None,
             v=draw(-1.75, 1.75, (1, 8)),
             current=draw(-1, 1, (1, 8)) if law.synapse else None,
@@ -215,8 +218,7 @@ def test_every_combination_of_options(charge: str, reset: str, dtype: Any) -> No
             seen["inside"] += int(((where > low) & (where < high)).sum())
             if law.extension == "line" and degree > 0:
                 linear = case.theta[:, 1]
-                end = -2 / case.gain if charge == "drift" else np.full_like(linear, -1)
-                top = 0 if charge == "drift" else 1
+                end, top = slope_range(law, case.gain)
                 for name, chosen in {
                     "below": linear < end,
                     "within": (linear > end) & (linear < top),
@@ -226,6 +228,13 @@ def test_every_combination_of_options(charge: str, reset: str, dtype: Any) -> No
     rare = {what: n for what, n in seen.items() if n < 10}
     assert len(seen) == 12, seen
     assert not rare, rare
+
+
+def slope_range(law: Law, gain: Any) -> tuple[Any, Any]:
+    """The ends of λ, for the tests to know which case they met."""
+    if law.charge == "map":
+        return -1 + 0 * gain, 1
+    return -2 * gain if law.gain_divides else -2 / gain, 0
 
 
 # Whatever Hypothesis can find.
@@ -256,6 +265,7 @@ def cases(draw: st.DrawFn, dtype: Any, x_width: int | None = None, bare_and_larg
         draw(st.sampled_from(SYNAPSES)),
         domain,
         draw(st.sampled_from(EXTENSIONS)),
+        draw(st.booleans()),
         draw(st.booleans()),
     )
     neurons = draw(st.sampled_from([(2,), (5,), (2, 3), (2, 1), (2, 1, 2)]))
@@ -339,7 +349,7 @@ def test_layouts(neurons: tuple[int, ...], name: str, layout: str) -> None:
         value = rng.uniform(*spread[name], shape).astype(np.float32)
         assert len(np.unique(value)) == value.size  # reading the wrong entry cannot go unseen
         case = Case(
-            Law(charge, reset, synapse, (-1.5, 1.5)),
+            Law(charge, reset, synapse, (-1.5, 1.5), gain_divides=bool(rng.integers(2))),
             x=eighths(rng, -2, 2, (4, 2, *neurons), np.float32),
             theta=np.asarray([0.25, -0.5, 0.5, -0.25], np.float32),
             alpha=0.5,
@@ -397,8 +407,14 @@ def test_at_the_edges_of_the_domain_by_hand() -> None:
     # drift with gain 1/2: the slope -8 becomes -4, so f(2) = -8 + (-8 + 2 + 4) = -10
     steep = replace(line, charge="drift")
     by_hand(steep, [0.0], h=[-3], s=[0], end=-3, theta=[0.0, -8.0, 2.0], start=2, gain=0.5)
+    by_hand(replace(steep, charge="residual"), [0.0], h=[-3], s=[0], end=-3, theta=[0.0, -8.0, 2.0], start=2, gain=0.5)
     # and 1/2 becomes 0, so f(2) = 1/2 + 1
     by_hand(steep, [0.0], h=[2.75], s=[1], end=2.75, theta=square, start=2, gain=0.5)
+    # divided by 1/2 the slope becomes -1, so f(2) = -2 + (-8 + 2 + 1) = -7; a map knows no gain in its slope: -7, too
+    by_hand(
+        replace(steep, gain_divides=True), [0.0], h=[-12], s=[0], end=-12, theta=[0.0, -8.0, 2.0], start=2, gain=0.5
+    )
+    by_hand(replace(line, gain_divides=True), [0.0], h=[-7], s=[0], end=-7, theta=[0.0, -8.0, 2.0], start=2, gain=0.5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -422,6 +438,29 @@ def test_synapses_by_hand() -> None:
     pulse, leak = [1.0, 0.0, 0.0], [0.0, 0.0]  # map with f = 0: h is the current
     by_hand(Law("map", "none", "decay"), pulse, h=[1, 0.25, 0.0625], s=[0, 0, 0], end=0.0625, theta=leak, alpha=0.25)
     by_hand(Law("map", "none", "euler"), pulse, h=[1, 0.75, 0.5625], s=[0, 0, 0], end=0.5625, theta=leak, alpha=0.25)
+
+
+def test_charges_by_hand() -> None:
+    """f(1) = -1, c = 1/4; and where the order of roundings shows: 2^-24 twice, one by one or together, after 1."""
+    falling = {"theta": [-0.5, -0.5], "start": 1.0, "gain": 0.5}
+    for charge, times, divided in (("drift", 0.625, -0.5), ("map", -0.875, -0.5), ("residual", 0.75, -0.75)):
+        law = Law(charge, "none")
+        by_hand(law, [0.25], h=[times], s=[0], end=times, **falling)
+        by_hand(replace(law, gain_divides=True), [0.25], h=[divided], s=[0], end=divided, **falling)
+    little = 2.0**-24
+    for charge, h in (("drift", 1 + 2 * little), ("residual", 1)):
+        by_hand(Law(charge, "none"), [little], h=[h], s=[int(h > 1)], end=h, theta=[little], start=1)
+
+
+def test_division_is_not_the_product_with_an_inverse() -> None:
+    """5/3 in float32 is one unit off 5·(1/3)."""
+    five, three = np.float32(5), np.float32(3)
+    assert five / three != five * (1 / three)
+    third = float(five / three)
+    law = Law("map", "none", gain_divides=True)
+    by_hand(law, [5.0], h=[third], s=[1], end=third, theta=[0.0], gain=3.0)
+    by_hand(replace(law, charge="drift"), [5.0], h=[third], s=[1], end=third, theta=[0.0], gain=3.0)
+    by_hand(replace(law, charge="residual"), [0.0], h=[third], s=[1], end=third, theta=[5.0], gain=3.0)
 
 
 # The ends of the number line.
@@ -452,24 +491,26 @@ def test_an_infinite_threshold(layout: tuple[int, ...], reset: str, at_threshold
 )
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_infinite_and_nan_membranes(reset: str, threshold: float, at_threshold: bool, domain: Any) -> None:
-    for charge, degree, extension in product(CHARGES, (0, 1, 3), EXTENSIONS):
+    for charge, degree, extension, divides in product(CHARGES, (0, 1, 3), EXTENSIONS, (False, True)):
+        if domain is None and extension != EXTENSIONS[0]:
+            continue
         case = Case(
-            Law(charge, reset, None, domain, extension, at_threshold),
+            Law(charge, reset, None, domain, extension, at_threshold, divides),
             x=np.asarray([[[math.inf, -math.inf, math.nan, 1.0]], [[0.5] * 4], [[0.25] * 4]], np.float32),
             theta=np.asarray([0.5, -0.5, 0.25, -0.25][: degree + 1], np.float32),
             threshold=threshold,
+            gain=0.75,
         )
         check(case)
 
 
-@pytest.mark.parametrize("gain", [-1.0, -0.0])
-def test_engines_agree_on_a_gain_that_is_not_positive(gain: float) -> None:
-    """The range [-2/g, 0] of the slope is then empty; the law does not say what that means, but one thing it means."""
-    law = Law("drift", "none", domain=(-0.25, 0.25))
-    theta = np.asarray([0.25, -1.0, 0.5], np.float32)
-    case = Case(law, np.full((1, 1, 1), 0.5, np.float32), theta, gain=gain, v=np.full((1, 1), 2, np.float32))
-    reference, cpp = (compute(case, backend).membrane for backend in BACKENDS)
-    same(cpp, reference.numpy(), "membrane")
+@pytest.mark.parametrize("gain", [-1.0, -0.0, 0.0, math.inf, -math.inf])
+def test_a_gain_that_is_no_positive_number(gain: float) -> None:
+    """Below zero the range of the slope is empty and its lower end wins; at ±0 and ±inf that end is 0 or infinite."""
+    for charge, divides, slope in product(CHARGES, (False, True), (-1.0, 0.5)):
+        law = Law(charge, "none", domain=(-0.25, 0.25), gain_divides=divides)
+        theta = np.asarray([0.25, slope, 0.5], np.float32)
+        check(Case(law, np.full((1, 1, 1), 0.5, np.float32), theta, gain=gain, v=np.full((1, 1), 2, np.float32)))
 
 
 @pytest.mark.parametrize("reset", ["none", "hard"])
@@ -491,8 +532,9 @@ def test_sizes_zero_and_one(
     shape: tuple[int, ...], synapse: str | None, dtype: Any, memory: Callable[[Tensor], Tensor]
 ) -> None:
     for reset, started in product(RESETS, (False, True)):
+        charge = CHARGES[(RESETS.index(reset) + started) % 3]
         case = Case(
-            Law("drift", reset, synapse, (-1.0, 1.0)),
+            Law(charge, reset, synapse, (-1.0, 1.0), gain_divides=started),
             x=np.full(shape, 0.75, dtype),
             theta=np.asarray([0.25, -0.5, 0.5], dtype),
             alpha=0.5 if synapse else None,
@@ -507,10 +549,11 @@ def test_sizes_zero_and_one(
 def test_more_neurons_than_a_vector_holds(neurons: tuple[int, ...], memory: Callable[[Tensor], Tensor]) -> None:
     """Sizes that leave a remainder for any vector width, and every parameter its own per neuron."""
     rng = np.random.default_rng(3)
-    for dtype, (charge, reset) in product((np.float32, np.float64), (("drift", "hard"), ("map", "soft_next"))):
+    forms = (("drift", "hard"), ("map", "soft_next"), ("residual", "hard_next"))
+    for dtype, (charge, reset), divides in product((np.float32, np.float64), forms, (False, True)):
         draw = partial(eighths, rng, dtype=dtype)
         case = Case(
-            Law(charge, reset, "decay", (-1.0, 1.25)),
+            Law(charge, reset, "decay", (-1.0, 1.25), gain_divides=divides),
             x=draw(-2, 2, (2, 3, *neurons)),
             theta=draw(-1, 1, (*neurons, 4)),
             threshold=draw(0.25, 1.25, neurons),
@@ -637,7 +680,7 @@ def smooth_loss(
     if law.domain:
         sides += [step.u > edge for step in steps for edge in law.domain]
         linear = leaves["theta"][1] if len(leaves["theta"]) > 1 else 0.0
-        sides += [linear > edge for edge in ((-1, 1) if law.charge == "map" else (-2 / gain.value, 0))]
+        sides += [linear > edge for edge in slope_range(law, gain.value)]
     return loss, sides
 
 
@@ -676,7 +719,8 @@ def test_smooth_gradients_are_the_slopes_of_the_law(charge: str, reset: str) -> 
     sharp = Counter[str]()
     regions = ((None, "line"), ((-1.0, 1.0), "line"), ((-0.5, 0.75), "constant"))
     for (instance, primitive, kinks), synapse, (domain, extension) in product(SMOOTH, SYNAPSES, regions):
-        law = Law(charge, reset, synapse, domain, extension, spike=lambda h, theta, S=primitive: S(h - theta))
+        law = Law(charge, reset, synapse, domain, extension, gain_divides=bool(rng.integers(2)))
+        law = replace(law, spike=lambda h, theta, S=primitive: S(h - theta))
         while True:
             leaves = draw_leaves(rng, int(rng.integers(0, 4)), synapse)
             weights = eighths(rng, -2, 2, (2 * T + 2,), np.float64)
@@ -700,10 +744,13 @@ def test_smooth_gradients_are_the_slopes_of_the_law(charge: str, reset: str) -> 
             for name, slope in slopes.items():
                 off = np.abs(ours[name] - slope)
                 assert (off <= bounds[name]).all(), (backend, law, instance, name, ours[name], slope, bounds[name])
-                sharp[name] += int((bounds[name] < 2.0**-10 * np.abs(slope)).sum())
+                of = f"{name}, divided by gain" if law.gain_divides else name
+                sharp[of] += int((bounds[name] < 2.0**-10 * np.abs(slope)).sum())
     # the bounds are tight enough to see any term of one slope in a thousand, and the slopes not all zero
     dead = {"v_reset"} if reset not in ("hard", "hard_next") else set()
-    assert {name for name, n in sharp.items() if n >= 10} == {*PARAMETERS, "x", "v", "current"} - dead, sharp
+    alive = {*PARAMETERS, "x", "v", "current"} - dead
+    alive |= {f"{name}, divided by gain" for name in alive}
+    assert {name for name, n in sharp.items() if n >= 10} == alive, sharp
 
 
 # Gradients of spikes, where all arithmetic is exact: the law differentiated forwards, in fractions.
@@ -739,8 +786,12 @@ class Dual:
     def __rsub__(self, other: Any) -> Dual:
         return other + -self
 
+    def __truediv__(self, other: Any) -> Dual:
+        by = dual(other).value
+        return self.chain(other, self.value / by, 1 / by, -self.value / by**2)
+
     def __rtruediv__(self, other: Any) -> Dual:
-        return Dual(other / self.value, {leaf: -other / self.value**2 * slope for leaf, slope in self.slopes.items()})
+        return dual(other) / self
 
     def __lt__(self, other: Any) -> bool:
         return self.value < dual(other).value
@@ -856,7 +907,7 @@ def test_spiking_gradients_to_the_bit(charge: str, reset: str, detach_reset: boo
     rng = np.random.default_rng(13)
     seen: Counter[str] = Counter()
     for synapse, domain, extension, layout in product(SYNAPSES, DOMAINS, EXTENSIONS, range(3)):
-        law = Law(charge, reset, synapse, domain, extension, bool(rng.integers(2)))
+        law = Law(charge, reset, synapse, domain, extension, bool(rng.integers(2)), bool(rng.integers(2)))
         # the bits of h grow like degree^T, and a triangle adds those of h once more at each step
         degree, steps, kinds, dtype = BITS[rng.integers(len(BITS))]
         instance, derivative = EXACT[rng.integers(kinds)]
@@ -887,7 +938,7 @@ def test_spiking_gradients_to_the_bit(charge: str, reset: str, detach_reset: boo
             for name, exact in want.items():
                 got = np.asarray([Fraction(float(n)) for n in ours[name].flat], object).reshape(exact.shape)
                 assert (got == exact).all(), (backend, law, instance, name, ours[name], exact.astype(float))
-                seen[name] += int((exact != 0).sum())
+                seen[f"{name}, divided by gain" if law.gain_divides else name] += int((exact != 0).sum())
         points = expected(case)
         for i in np.ndindex(2, *neurons):
             u, h = (points[name][(slice(None), *i)] for name in ("u", "h"))
@@ -896,12 +947,14 @@ def test_spiking_gradients_to_the_bit(charge: str, reset: str, detach_reset: boo
             if domain:
                 seen["at an edge"] += int(np.isin(u, domain).sum())
             if domain and degree > 0 and extension == "line":
-                at_end = pick(case.theta[..., 1], i, len(neurons)) in ((-1, 1) if charge == "map" else (-2 / gain, 0))
+                at_end = pick(case.theta[..., 1], i, len(neurons)) in slope_range(law, gain)
                 seen["slope at an end"] += at_end * int(((u < domain[0]) | (u > domain[1])).sum())
     for tie in ("h at the threshold", "at an edge", "slope at an end"):
         assert seen.pop(tie) >= 10, tie
     dead = {"v_reset"} if reset not in ("hard", "hard_next") else set()
-    assert {name for name, n in seen.items() if n} == {*PARAMETERS, "x", "v", "current"} - dead, seen
+    alive = {*PARAMETERS, "x", "v", "current"} - dead
+    alive |= {f"{name}, divided by gain" for name in alive}
+    assert {name for name, n in seen.items() if n} == alive, seen
 
 
 # Surrogates.
