@@ -39,11 +39,11 @@ from snn_lnm.parameters import State
 # Gradients of smooth mode: central differences of the oracle against autograd.
 
 
-def ramp(u: Any, width: float) -> Any:
-    """Integral of a triangle of half-width `width` and area 1."""
+def ramp(u: Any, width: float, area: float) -> Any:
+    """Integral of a triangle of half-width `width`."""
     if abs(u) >= width:
-        return int(u > 0)
-    return 0.5 + u / width - u * abs(u) / (2 * width * width)
+        return area * int(u > 0)
+    return area * (0.5 + u / width - u * abs(u) / (2 * width * width))
 
 
 # Each surrogate with its primitive as documented, and where that is not smooth.
@@ -52,7 +52,7 @@ SMOOTH: list[tuple[surrogate.Surrogate, Callable[[Any], Any], tuple[float, ...]]
     (surrogate.Sigmoid(3.0), lambda u: 0.5 * (1 + (3.0 * u / 2).apply(math.tanh)), ()),
     (surrogate.FastSigmoid(2.0), lambda u: u / (1 + 2.0 * abs(u)) + 0.5, (0.0,)),
     (surrogate.SuperSpike(3.0), lambda u: u / (1 + 3.0 * abs(u)) + 0.5, (0.0,)),
-    (surrogate.Triangle(1.5), lambda u: ramp(u, 1.5), (-1.5, 0.0, 1.5)),
+    (surrogate.Triangle(1.5, 0.75), lambda u: ramp(u, 1.5, 0.75), (-1.5, 0.0, 1.5)),
     (surrogate.Rectangle(3.0), lambda u: oracle.clamp(u / 3.0 + 0.5, 0, 1), (-1.5, 1.5)),
 ]
 DELTA = 2.0**-13
@@ -170,12 +170,12 @@ def rectangle(u: Fraction) -> Fraction:
 
 
 def triangle(u: Fraction) -> Fraction:
-    return max(Fraction(0), 1 - abs(u) / 2) / 2
+    return max(Fraction(0), 1 - abs(u) / 2)
 
 
 EXACT: list[tuple[surrogate.Surrogate, Callable[[Fraction], Fraction]]] = [
     (surrogate.Rectangle(2.0), rectangle),
-    (surrogate.Triangle(2.0), triangle),
+    (surrogate.Triangle(2.0, 2.0), triangle),
 ]
 
 
