@@ -261,7 +261,8 @@ def test_spiking_gradients_to_the_bit(charge: str, reset: str, detach_reset: boo
     """
     rng = np.random.default_rng(13)
     seen: Counter[str] = Counter()
-    for synapse, domain, extension, layout in product(SYNAPSES, DOMAINS, EXTENSIONS, range(3)):
+    regions = [(None, "line"), *product(DOMAINS[1:], EXTENSIONS)]
+    for synapse, (domain, extension), layout in product(SYNAPSES, regions, range(3)):
         law = Law(charge, reset, synapse, domain, extension, bool(rng.integers(2)), bool(rng.integers(2)))
         # the bits of h grow like degree^T, and a triangle adds those of h once more at each step
         degree, steps, kinds, dtype = BITS[rng.integers(len(BITS))]
@@ -283,7 +284,8 @@ def test_spiking_gradients_to_the_bit(charge: str, reset: str, detach_reset: boo
             v=draw(-2, 2, (2, *neurons)),
             current=draw(-1, 1, (2, *neurons)) if synapse else None,
         )
-        case.theta[..., 1:2] = rng.choice([-4, -2.5, -2, -1, -0.5, 0, 1, 1.5], case.theta[..., 1:2].shape)
+        slopes = [-2, -1, -1, -0.5, 1, 1, 1.5] if charge == "map" else [-4, -2.5, -2, -1, -0.5, 0, 1]
+        case.theta[..., 1:2] = rng.choice(slopes, case.theta[..., 1:2].shape)
         weights = {name: draw(-1, 1, case.x.shape) for name in ("s", "h")}
         weights |= {name: draw(-1, 1, case.x.shape[1:]) for name in ("v", "current")}
         want = exact_gradients(case, spiking(law, derivative, detach_reset), weights)
