@@ -24,6 +24,7 @@ class Law:
     domain: tuple[Any, Any] | None = None
     extension: str = "line"
     fire_at_threshold: bool = False
+    gain_divides: bool = False
     spike: Callable[[Any, Any], Any] | None = None
     detach: Callable[[Any], Any] = lambda s: s
 
@@ -39,11 +40,10 @@ class Step(NamedTuple):
 
 
 def clamp(value: Any, low: Any, high: Any) -> Any:
-    if value < low:
-        return low
+    """The lower end wins where the range is empty."""
     if value > high:
-        return high
-    return value
+        value = high
+    return low if value < low else value
 
 
 def horner(v: Any, theta: Sequence[Any]) -> Any:
@@ -57,7 +57,9 @@ def slope(theta: Sequence[Any], gain: Any, law: Law) -> Any:
     """λ: the slope of the linear neuron, never expanding."""
     linear = theta[1] if len(theta) > 1 else 0 * theta[0]
     one = 1 + 0 * theta[0]
-    return clamp(linear, -one, one) if law.charge == "map" else clamp(linear, -2 / gain, 0 * one)
+    if law.charge == "map":
+        return clamp(linear, -one, one)
+    return clamp(linear, -2 * gain if law.gain_divides else -2 / gain, 0 * one)
 
 
 def f(v: Any, theta: Sequence[Any], gain: Any, law: Law) -> Any:
@@ -75,10 +77,22 @@ def f(v: Any, theta: Sequence[Any], gain: Any, law: Law) -> Any:
     return line_v + (horner(w, theta) - line_w)
 
 
+def charge(v: Any, c: Any, theta: Sequence[Any], gain: Any, law: Law) -> Any:
+    def scale(u: Any) -> Any:
+        return u / gain if law.gain_divides else gain * u
+
+    if law.charge == "drift":
+        return v + scale(f(v, theta, gain, law) + c)
+    if law.charge == "map":
+        return f(v, theta, gain, law) + scale(c)
+    return (v + scale(f(v, theta, gain, law))) + c
+
+
 def fire(h: Any, threshold: Any, law: Law) -> Any:
     if law.spike is not None:
         return law.spike(h, threshold)
-    return int(h >= threshold) if law.fire_at_threshold else int(h > threshold)
+    u = h - threshold
+    return int(u >= 0) if law.fire_at_threshold else int(u > 0)
 
 
 def run(
@@ -108,7 +122,7 @@ def run(
         if law.reset == "hard_next":
             s = law.detach(fire(v, threshold, law))
             u = (1 - s) * v + s * v_reset
-        h = u + gain * (f(u, theta, gain, law) + c) if law.charge == "drift" else f(u, theta, gain, law) + gain * c
+        h = charge(u, c, theta, gain, law)
         if law.reset == "soft_next":
             h = h - law.detach(fire(v, threshold, law)) * threshold
         # fire

@@ -1,4 +1,4 @@
-"""The reference against an oracle in plain Python numbers, and the properties of any such neuron."""
+"""Properties of any neuron; `test_oracle_forward.py` holds the law itself, number by number."""
 
 import math
 
@@ -10,103 +10,6 @@ from hypothesis import strategies as st
 from snn_lnm import functional
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
-
-
-def oracle(x, v, c, theta, threshold, v_r, g, alpha, d):
-    """One neuron, one float at a time, written from the design and not from the code.
-
-    Resets are arithmetic on purpose, ``(1 - s)·h + s·v_r``: an engine needs no branch for them.
-    """
-
-    def f(u):
-        def horner(w):
-            p = theta[-1]
-            for coefficient in theta[-2::-1]:
-                p = p * w + coefficient
-            return p
-
-        if d.domain is None or d.domain[0] <= u <= d.domain[1]:
-            return horner(u)
-        w = max(d.domain[0], min(d.domain[1], u))
-        if d.extension == "constant":
-            return horner(w)
-        slope = theta[1] if len(theta) > 1 else 0.0
-        low, high = (-1.0, 1.0) if d.charge == "map" else (-2 * g if d.gain_divides else -2 / g, 0.0)
-        slope = max(low, min(high, slope)) if len(theta) > 1 else 0.0
-        return (slope * u + theta[0]) + (horner(w) - (slope * w + theta[0]))
-
-    def scale(u):
-        return u / g if d.gain_divides else u * g
-
-    charges = {
-        "map": lambda u, current: f(u) + scale(current),
-        "drift": lambda u, current: u + scale(f(u) + current),
-        "residual": lambda u, current: (u + scale(f(u))) + current,
-    }
-
-    def fires(h):
-        return h >= threshold if d.fire_at_threshold else h > threshold
-
-    spikes, membranes = [], []
-    for x_t in x:
-        if alpha is None:
-            current = x_t
-        elif d.synapse == "decay":
-            current = c = alpha * c + x_t
-        else:
-            current = c + x_t
-            c = current - alpha * current
-        before = v
-        if d.reset == "hard_next":
-            before = (1 - fires(v)) * v + fires(v) * v_r
-        h = charges[d.charge](before, current)
-        if d.reset == "soft_next":
-            h = h - fires(v) * threshold
-        s = fires(h)
-        v = h
-        if d.reset == "hard":
-            v = (1 - s) * h + s * v_r
-        if d.reset == "soft":
-            v = h - s * threshold
-        spikes.append(float(s))
-        membranes.append(h)
-    return spikes, membranes, v, c
-
-
-def broadcast(value, step, trailing=0):
-    """The three layouts, by hand: per layer, per channel (dim 1), per neuron."""
-    layout = value.shape[: value.dim() - trailing]
-    tail = value.shape[value.dim() - trailing :]
-    if len(layout) == 1:
-        value = value.reshape(layout[0], *[1] * (len(step) - 2), *tail)
-    return value.expand(*step, *tail).reshape(-1, *tail).tolist()
-
-
-@given(problems())
-def test_reference_is_the_design(problem):
-    x, state, p, d = problem
-    out = functional.run(x, state, p, d, backend="reference")
-    step = x.shape[1:]
-    nothing = [None] * math.prod(step)
-    columns = zip(
-        x.reshape(len(x), -1).T.tolist(),
-        state.v.flatten().tolist(),
-        nothing if state.current is None else state.current.flatten().tolist(),
-        broadcast(p.coefficients, step, 1),
-        *(broadcast(value, step) for value in p[1:4]),
-        nothing if p.alpha is None else broadcast(p.alpha, step),
-        strict=True,
-    )
-    expected = [oracle(*column, d) for column in columns]
-    spikes, membranes, v, c = (
-        torch.tensor(part, dtype=torch.float64)
-        for part in zip(*((s, h, v, 0.0 if c is None else c) for s, h, v, c in expected), strict=True)
-    )
-    assert identical(out.spikes.reshape(len(x), -1).T, spikes)
-    assert identical(out.membrane.reshape(len(x), -1).T, membranes)
-    assert identical(out.state.v.flatten(), v)
-    if out.state.current is not None:
-        assert identical(out.state.current.flatten(), c)
 
 
 def run(problem, **changes):
