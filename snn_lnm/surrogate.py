@@ -153,7 +153,7 @@ class Sigmoid(Surrogate):
 
 @dataclass(frozen=True)
 class Triangle(Surrogate):
-    """``S'(u) = A·max(0, 1 - |u|/w) / w``: a triangle of half-width ``w`` and area ``A``.
+    """``S'(u) = A·max(0, 1 - |u|/w) / w``: a triangle of half-width ``w`` and area ``A``; S runs from 0 to A.
 
     Source: Esser et al., PNAS 2016 (there with a free height, A/w).
     """

@@ -40,10 +40,10 @@ class Step(NamedTuple):
 
 
 def clamp(value: Any, low: Any, high: Any) -> Any:
-    """The lower end wins where the range is empty."""
-    if value > high:
-        value = high
-    return low if value < low else value
+    """Below the lower end that end, else above the upper end that one: also where the range is empty."""
+    if value < low:
+        return low
+    return high if value > high else value
 
 
 def horner(v: Any, theta: Sequence[Any]) -> Any:

@@ -138,8 +138,8 @@ def test_infinite_and_nan_membranes(reset: str, threshold: float, at_threshold: 
 
 @pytest.mark.parametrize("gain", [-1.0, -0.0, 0.0, math.inf, -math.inf])
 def test_a_gain_that_is_no_positive_number(gain: float) -> None:
-    """Below zero the range of the slope is empty and its lower end wins; at ±0 and ±inf that end is 0 or infinite."""
-    for charge, divides, slope in product(CHARGES, (False, True), (-1.0, 0.5)):
+    """Below zero the range of the slope is empty: its lower end is asked first. At ±0 and ±inf it is 0 or infinite."""
+    for charge, divides, slope in product(CHARGES, (False, True), (-1.0, 0.5, 4.0)):
         law = Law(charge, "none", domain=(-0.25, 0.25), gain_divides=divides)
         theta = np.asarray([0.25, slope, 0.5], np.float32)
         check(Case(law, np.full((1, 1, 1), 0.5, np.float32), theta, gain=gain, v=np.full((1, 1), 2, np.float32)))
