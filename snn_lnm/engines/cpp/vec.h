@@ -18,7 +18,14 @@
 
 namespace lnm {
 
+// The machine's own register: GCC cuts wider vectors into pieces, which takes it minutes.
+#if defined(__AVX512F__)
 constexpr int64_t kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int64_t kVectorBytes = 32;
+#else
+constexpr int64_t kVectorBytes = 16;
+#endif
 
 template <class T>
 struct VecOf {
@@ -97,10 +104,9 @@ inline void stream(Element<V>* target, V value) {
   std::memcpy(&bits, &value, sizeof bits);
   _mm512_stream_si512(reinterpret_cast<__m512i*>(target), bits);
 #elif defined(__AVX__)
-  __m256i half[2];
-  std::memcpy(half, &value, sizeof half);
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(target), half[0]);
-  _mm256_stream_si256(reinterpret_cast<__m256i*>(target) + 1, half[1]);
+  __m256i bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(target), bits);
 #else
   std::memcpy(target, &value, sizeof value);
 #endif
