@@ -128,12 +128,14 @@ def start(folder, backend="cpp", **environment):
     )
 
 
-def end(process):
-    """What it printed on stdout and stderr; a start that hangs fails here."""
+def end(*processes):
+    """What each printed on stdout and stderr; a start that hangs fails here."""
     try:
-        return process.communicate(timeout=120)
+        return [process.communicate(timeout=300) for process in processes]
     finally:
-        process.kill()
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def files(folder):
@@ -143,7 +145,7 @@ def files(folder):
 @pytest.fixture(scope="module")
 def bits(tmp_path_factory):
     """What the reference prints."""
-    out, _ = end(start(tmp_path_factory.mktemp("reference"), backend="reference"))
+    ((out, _),) = end(start(tmp_path_factory.mktemp("reference"), backend="reference"))
     assert len(out.strip()) == 64
     return out
 
@@ -167,8 +169,7 @@ def killed(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(killed, bits):
     """The folder after three processes that started together."""
-    for process in [start(killed) for _ in range(3)]:
-        assert end(process)[0] == bits
+    assert [out for out, _ in end(*(start(killed) for _ in range(3)))] == [bits] * 3
     return killed
 
 
@@ -179,7 +180,8 @@ def test_three_start_together_after_a_kill(built):
 
 def test_once_built_nothing_is_written_and_no_compiler_needed(built, bits):
     before = files(built)
-    assert end(start(built, CXX="no-such-compiler"))[0] == bits
+    ((out, _),) = end(start(built, CXX="no-such-compiler"))
+    assert out == bits
     assert files(built) == before
 
 
@@ -201,8 +203,7 @@ def broken_compiler(folder):
 )
 def test_what_cannot_be_built_is_said(tmp_path, bits, folder, environment, message):
     (tmp_path / "a file").touch()
-    automatic, explicit = [start(tmp_path / folder, backend, **environment(tmp_path)) for backend in ("auto", "cpp")]
-    out, warning = end(automatic)
+    starts = (start(tmp_path / folder, backend, **environment(tmp_path)) for backend in ("auto", "cpp"))
+    (out, warning), (nothing, error) = end(*starts)
     assert out == bits and message in warning and warning.count("RuntimeWarning") == 1
-    out, error = end(explicit)
-    assert not out and message in error and "RuntimeError: backend='cpp' cannot run here" in error
+    assert not nothing and message in error and "RuntimeError: backend='cpp' cannot run here" in error
