@@ -1,4 +1,4 @@
-"""One layer, forward + backward: the fused neuron against snnTorch's Leaky and the copy floor.
+"""One layer, forward + backward: the fused neuron against snnTorch's Leaky, Norse's LIF and the copy floor.
 
 `python -m benchmarks.layer` prints ratios of medians; every round times all contestants in turn, so a
 drift of the machine's speed hits all of them. float32, degree 3 with coefficient gradients, input
@@ -109,6 +109,47 @@ def measure(shape: tuple[int, ...], rounds: int, with_compile: bool) -> dict[str
     return seconds
 
 
+def measure_norse(shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
+    """Norse's LIF layer as it is, its step in a loop over ``x.unbind(0)``, and the layer that `swap` puts there."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Norse's import, not ours
+        import norse.torch as norse
+        from norse.torch.functional.lif import lif_feed_forward_step
+
+    import snn_lnm
+
+    native, holder = norse.LIF(), torch.nn.Sequential(norse.LIF())
+    snn_lnm.swap(holder, backend="cpp")
+
+    def unbind(x: Tensor) -> Tensor:
+        state, spikes = native.initial_state(x), []
+        for x_t in x.unbind(0):
+            s, state = lif_feed_forward_step(x_t, state, native.p, native.dt)
+            spikes.append(s)
+        return torch.stack(spikes)
+
+    contestants: dict[str, Run] = {
+        "fused": lambda x: holder(x)[0],
+        "norse unbind": unbind,
+        "norse LIF": lambda x: native(x)[0],
+    }
+    torch.manual_seed(0)
+    x = (4 * torch.randn(shape)).requires_grad_()
+    d_spikes = torch.randn(shape)
+    expected = native(x)[0]
+    for name, run in contestants.items():
+        if not torch.equal(run(x), expected):
+            raise SystemExit(f"{name} does not give Norse's spikes on {shape}: no timing.")
+        once(run, x, d_spikes)
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, run in contestants.items():
+            seconds[name].append(min(once(run, x, d_spikes) for _ in range(1 if name == "norse LIF" else 3)))
+    return seconds
+
+
 def measure_step(rounds: int) -> dict[str, list[float]]:
     """One step `[64, 4096]` inside a user's loop, through the adapter, forward + backward."""
     import snn_lnm_snntorch
@@ -155,6 +196,7 @@ def main() -> None:
     for text in options.shapes:
         shape = tuple(int(size) for size in text.split(","))
         rows.append((text, measure(shape, options.rounds, options.compile and shape[0] <= 32)))
+    rows.append(("norse 32,64,4096", measure_norse((32, 64, 4096), options.rounds)))
     rows.append(("one step 64,4096", measure_step(options.rounds)))
     print(f"{'shape':<18} {'contestant':<18} {'ms':>9} {'min':>9} {'max':>9}  time relative to fused")
     for text, seconds in rows:
