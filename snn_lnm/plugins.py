@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import NamedTuple
 
+from packaging.requirements import Requirement
 from torch import nn
 
 from snn_lnm.engines import Backend
@@ -95,6 +96,24 @@ def _owner(entry: metadata.EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unnamed distribution"
 
 
+def _version(entry: metadata.EntryPoint) -> str:
+    """The installed version of the framework; empty if there is none."""
+    try:
+        return metadata.version(entry.name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _unfit(entry: metadata.EntryPoint) -> str:
+    """Why the installed version of the framework will not do, as the adapter's distribution declares it."""
+    version = _version(entry)
+    for text in getattr(entry.dist, "requires", None) or ():
+        requirement = Requirement(text)
+        if requirement.name == entry.name and version and not requirement.specifier.contains(version, prereleases=True):
+            return f"{entry.name} {version} is installed, the adapter needs {requirement.specifier}"
+    return ""
+
+
 def _disabled() -> set[str]:
     return {name.strip() for name in os.environ.get("SNN_LNM_DISABLED_ADAPTERS", "").split(",")}
 
@@ -103,10 +122,7 @@ def available_adapters() -> list[AdapterInfo]:
     """Every installed adapter, sorted by name, without importing any framework."""
     rows = []
     for entry in _entry_points():
-        try:
-            version = metadata.version(entry.name)
-        except metadata.PackageNotFoundError:
-            version = ""
+        version = _version(entry)
         if entry.name in _disabled():
             state, reason = "disabled", "named in SNN_LNM_DISABLED_ADAPTERS"
         elif not version:
@@ -114,6 +130,8 @@ def available_adapters() -> list[AdapterInfo]:
                 "unavailable",
                 f"{entry.name} is not installed: pip install 'snn-lnm[{entry.name}]'",
             )
+        elif _unfit(entry):
+            state, reason = "unavailable", _unfit(entry)
         else:
             state, reason = ("loaded" if entry.module in sys.modules else "available"), ""
         rows.append(AdapterInfo(entry.name, _owner(entry), version, state, reason))
@@ -127,6 +145,8 @@ def loaded_adapters() -> list[Adapter]:
         if entry.name not in sys.modules or entry.name in _disabled():
             continue
         try:
+            if _unfit(entry):
+                raise RuntimeError(_unfit(entry))
             adapter = entry.load()
             if not isinstance(adapter, Adapter):
                 raise TypeError(f"{entry.value} is a {type(adapter).__name__}, not a snn_lnm.plugins.Adapter")

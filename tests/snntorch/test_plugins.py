@@ -14,14 +14,14 @@ from snn_lnm import plugins
 
 
 class Distribution:
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, requires):
+        self.name, self.requires = name, requires
 
 
-def entry(name, value, owner):
+def entry(name, value, owner, requires=None):
     """An entry point that belongs to a distribution, as installed ones do."""
     made = metadata.EntryPoint(name, value, plugins.GROUP)
-    vars(made)["dist"] = Distribution(owner)
+    vars(made)["dist"] = Distribution(owner, requires)
     return made
 
 
@@ -57,6 +57,16 @@ def test_missing_frameworks_say_so(installed):
     assert [row.name for row in rows] == sorted(row.name for row in rows)
     (row,) = [row for row in rows if row.name == "no-such-framework"]
     assert row.state == "unavailable" and "not installed" in row.reason and row.distribution == "somebody"
+
+
+def test_a_version_too_old_is_a_reason(installed, monkeypatch):
+    """torch stands for a framework: it is installed, and imported."""
+    requires = ["numpy", 'torch>=99; extra == "torch"']
+    installed(entry("torch", "no_such_module_here:adapter", "somebody", requires))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == "torch"]
+    assert row.state == "unavailable" and "the adapter needs >=99" in row.reason and row.framework_version
+    with pytest.warns(RuntimeWarning, match="needs >=99"):
+        assert len(snn_lnm.swap(nn.Sequential(snn.Leaky(0.9))).swapped) == 1
 
 
 class ToyNeuron(nn.Module):
