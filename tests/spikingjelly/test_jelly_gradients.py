@@ -37,7 +37,7 @@ def test_to_the_bit_where_arithmetic_is_exact(kind, seed, v_reset, detach_reset,
     """Few steps of dyadic numbers in float64, with a surrogate whose derivative is dyadic: no rounding anywhere."""
     v_reset = -0.25 if kind == "qif" and v_reset == 0 else v_reset
     words = {"v_reset": v_reset, "detach_reset": detach_reset, "step_mode": mode, "store_v_seq": store}
-    native = KINDS[kind](surrogate_function=surrogate.Rect(alpha), **words)
+    native = KINDS[kind](surrogate_function=surrogate.Rect(alpha), **words).double()  # w and its gradient too
     generator = torch.Generator().manual_seed(seed)
     steps = 2 if kind == "qif" else 3  # every square doubles the bits
     x, v = jelly.dyadic(generator, steps, *jelly.STEP) * 2, jelly.dyadic(generator, *jelly.STEP)
