@@ -126,10 +126,9 @@ def available_adapters() -> list[AdapterInfo]:
         if entry.name in _disabled():
             state, reason = "disabled", "named in SNN_LNM_DISABLED_ADAPTERS"
         elif not version:
-            state, reason = (
-                "unavailable",
-                f"{entry.name} is not installed: pip install 'snn-lnm[{entry.name}]'",
-            )
+            # Extras are of our own frameworks; others come by their names.
+            package = f"'snn-lnm[{entry.name}]'" if _owner(entry) == "snn-lnm" else entry.name
+            state, reason = "unavailable", f"{entry.name} is not installed: pip install {package}"
         elif _unfit(entry):
             state, reason = "unavailable", _unfit(entry)
         else:

@@ -57,6 +57,10 @@ def test_missing_frameworks_say_so(installed):
     assert [row.name for row in rows] == sorted(row.name for row in rows)
     (row,) = [row for row in rows if row.name == "no-such-framework"]
     assert row.state == "unavailable" and "not installed" in row.reason and row.distribution == "somebody"
+    assert row.reason.endswith("pip install no-such-framework")  # an extra of snn-lnm would not exist
+    installed(entry("no-such-framework", "a:b", "snn-lnm"))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == "no-such-framework"]
+    assert row.reason.endswith("pip install 'snn-lnm[no-such-framework]'")
 
 
 def test_a_version_too_old_is_a_reason(installed, monkeypatch):
