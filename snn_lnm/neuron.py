@@ -25,7 +25,7 @@ from snn_lnm.parameters import (
 )
 from snn_lnm.surrogate import Spike
 
-__all__ = ["LNM", "KeepsDomain"]
+__all__ = ["LNM", "HasDynamics", "KeepsDomain"]
 
 Domain = tuple[float, float] | None | Literal["auto"]
 
@@ -49,7 +49,21 @@ class KeepsDomain(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
 
-class LNM(KeepsDomain):
+class HasDynamics(KeepsDomain):
+    """Mixin: the options of the law in one place, the domain among them."""
+
+    dynamics: Dynamics
+
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        return self.dynamics.domain
+
+    @domain.setter
+    def domain(self, value: tuple[float, float] | None) -> None:
+        self.dynamics = replace(self.dynamics, domain=value)
+
+
+class LNM(HasDynamics):
     """A layer of spiking neurons whose dynamics is a learned polynomial.
 
     ``h[t] = v[t-1] + g·(f(v[t-1]) + x[t])`` (``charge="drift"``), ``h[t] = f(v[t-1]) + g·x[t]``
@@ -190,14 +204,6 @@ class LNM(KeepsDomain):
     @property
     def degree(self) -> int:
         return self.coefficients.shape[-1] - 1
-
-    @property
-    def domain(self) -> tuple[float, float] | None:
-        return self.dynamics.domain
-
-    @domain.setter
-    def domain(self, value: tuple[float, float] | None) -> None:
-        self.dynamics = replace(self.dynamics, domain=value)
 
     @property
     def parameters_of_law(self) -> Parameters:

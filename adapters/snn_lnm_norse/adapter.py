@@ -20,7 +20,7 @@ from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions
 from snn_lnm_norse.functional import LNMParameters
 from snn_lnm_norse.modules import LNM, LNMCell, LNMRecurrent, LNMRecurrentCell, RegisteredNeuron
 
-RECURRENT = (LNMRecurrentCell, LNMRecurrent)
+RESETS: dict[Any, Any] = {reset_value: "hard", reset_subtract: "soft"}
 COUNTERPARTS = {SNNCell: LNMCell, SNN: LNM, SNNRecurrentCell: LNMRecurrentCell, SNNRecurrent: LNMRecurrent}
 
 
@@ -43,45 +43,22 @@ def _words(p: Any) -> dict[str, Any]:
 def lif(p: Any, options: SwapOptions) -> LNMParameters:
     """``v + a·((v_leak - v) + i)``: a drift with θ = (v_leak, -1)."""
     theta = _coefficients(options, p.v_leak, torch.full_like(torch.as_tensor(p.v_leak), -1))
-    words: dict[str, Any] = {
-        "v_th": p.v_th,
-        "v_reset": p.v_reset,
-        "v_start": p.v_leak,
-        "method": p.method,
-        "alpha": p.alpha,
-    }
-    return LNMParameters(theta, p.tau_syn_inv, p.tau_mem_inv, domain=options.domain, **words)
+    return LNMParameters(theta, p.tau_syn_inv, p.tau_mem_inv, v_start=p.v_leak, domain=options.domain, **_words(p))
 
 
 def lif_box(p: Any, options: SwapOptions) -> LNMParameters:
     """``v + a·((x + v_leak) - v)``: a drift with θ = (0, -1), v_leak added to the input."""
-    resets = {reset_value: "hard", reset_subtract: "soft"}
-    if p.reset_method not in resets:
+    if p.reset_method not in RESETS:
         raise CannotSwap(f"its reset_method {p.reset_method!r} is neither reset_value nor reset_subtract")
-    theta = _coefficients(options, 0.0, -1.0)
     bias = p.v_leak if bool(torch.as_tensor(p.v_leak).any()) else None
-    words: dict[str, Any] = {
-        "v_th": p.v_th,
-        "v_reset": p.v_reset,
-        "v_start": p.v_leak,
-        "method": p.method,
-        "alpha": p.alpha,
-    }
-    words["reset"] = resets[p.reset_method]
-    return LNMParameters(theta, None, p.tau_mem_inv, bias=bias, domain=options.domain, **words)
+    words = {"bias": bias, "v_start": p.v_leak, "reset": RESETS[p.reset_method], **_words(p)}
+    return LNMParameters(_coefficients(options, 0.0, -1.0), None, p.tau_mem_inv, domain=options.domain, **words)
 
 
 def iaf(p: Any, options: SwapOptions) -> LNMParameters:
     """``v + x``: a map with θ = (0, 1)."""
-    theta = _coefficients(options, 0.0, 1.0)
-    words: dict[str, Any] = {
-        "v_th": p.v_th,
-        "v_reset": p.v_reset,
-        "v_start": p.v_reset,
-        "method": p.method,
-        "alpha": p.alpha,
-    }
-    return LNMParameters(theta, None, 1.0, charge="map", domain=options.domain, **words)
+    words = {"v_start": p.v_reset, "charge": "map", **_words(p)}
+    return LNMParameters(_coefficients(options, 0.0, 1.0), None, 1.0, domain=options.domain, **words)
 
 
 def izhikevich(p: Any, options: SwapOptions, v_start: Any = 0.0) -> LNMParameters:
@@ -180,7 +157,7 @@ def _lif_box_back(p: LNMParameters) -> Any:
     _lowest(p, 0.0, -1.0)
     v_leak = torch.zeros(()) if p.bias is None else p.bias
     _same_start(p, v_leak)
-    reset = reset_value if p.reset == "hard" else reset_subtract
+    (reset,) = (method for method, name in RESETS.items() if name == p.reset)
     return norse.LIFBoxParameters(tau_mem_inv=p.tau_mem_inv, v_leak=v_leak, reset_method=reset, **_words(p))
 
 

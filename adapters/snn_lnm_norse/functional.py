@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Optional
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,12 +57,12 @@ class LNMParameters(NamedTuple):
     """
 
     coefficients: Tensor = torch.tensor([0.0, -1.0, 0.0, 0.0])
-    tau_syn_inv: Optional[Number] = torch.tensor(1.0 / 5e-3)  # noqa: UP045 - evaluated at run time on Python 3.10
+    tau_syn_inv: Number | None = torch.tensor(1.0 / 5e-3)
     tau_mem_inv: Number = torch.tensor(1.0 / 1e-2)
     v_th: Number = torch.tensor(1.0)
     v_reset: Number = torch.tensor(0.0)
     v_start: Number = torch.tensor(0.0)
-    bias: Optional[Number] = None  # noqa: UP045
+    bias: Number | None = None
     method: str = "super"
     alpha: Number = 100.0
     charge: Charge = "drift"

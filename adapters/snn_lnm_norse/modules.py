@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
 from snn_lnm import engines
-from snn_lnm.neuron import KeepsDomain
-from snn_lnm.parameters import Dynamics, check_coefficients, check_finite
+from snn_lnm.neuron import HasDynamics
+from snn_lnm.parameters import check_coefficients, check_finite
 from snn_lnm_norse.functional import (
     DEFAULT,
     LNMParameters,
@@ -33,14 +32,17 @@ RECURRENT: Any = lnm_step
 NUMBERS = ("coefficients", "tau_syn_inv", "tau_mem_inv", "v_th", "v_reset", "v_start", "bias")
 
 
-class RegisteredNeuron(KeepsDomain):
+class RegisteredNeuron(HasDynamics):
     """Mixin: the parameters live in the module, so that they are trained, moved, saved and pickled.
 
     ``coefficients`` become an ``nn.Parameter`` (or a buffer, ``learn_coefficients=False``); the other
-    numbers of ``p`` become buffers, or stay the ``nn.Parameter`` they were given as.
+    numbers of ``p`` become buffers, or parameters where they were given as such.
     """
 
     DETACH_RESET = False
+    coefficients: Tensor
+    tau_syn_inv: Tensor | None
+    v_start: Tensor
     dt: float
     state_fallback: Callable[[Tensor], Any]
 
@@ -56,8 +58,10 @@ class RegisteredNeuron(KeepsDomain):
         if learn_coefficients and not isinstance(theta, nn.Parameter):
             numbers["coefficients"] = nn.Parameter(theta)
         self._words = p._replace(domain=None, **dict.fromkeys(NUMBERS))
-        self._dynamics = dynamics
+        self.dynamics = dynamics
         for name, value in numbers.items():
+            self._parameters.pop(name, None)
+            self._buffers.pop(name, None)
             if isinstance(value, nn.Parameter):
                 self.register_parameter(name, value)
             else:
@@ -65,34 +69,29 @@ class RegisteredNeuron(KeepsDomain):
 
     @property
     def p(self) -> LNMParameters:
-        """The parameters as they are now, for Norse's functional interface."""
+        """The parameters as they are now, for Norse's functional interface; may be set."""
         return self._words._replace(domain=self.domain, **{name: getattr(self, name) for name in NUMBERS})
 
     @p.setter
-    def p(self, value: object) -> None:
-        """Assigned by the host's constructor; what counts is registered."""
+    def p(self, value: LNMParameters) -> None:
+        if "_words" in self.__dict__:  # the host's constructor assigns before anything is registered
+            self._register(value, isinstance(self.coefficients, nn.Parameter), self.backend)
 
     @property
     def degree(self) -> int:
-        return cast(Tensor, self.coefficients).shape[-1] - 1
+        return self.coefficients.shape[-1] - 1
 
-    @property
-    def dynamics(self) -> Dynamics:
-        return self._dynamics
-
-    @property
-    def domain(self) -> tuple[float, float] | None:
-        return self._dynamics.domain
-
-    @domain.setter
-    def domain(self, value: tuple[float, float] | None) -> None:
-        self._dynamics = replace(self._dynamics, domain=value)
+    def _at_rest(self, shape: tuple[int, ...], x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Membrane and synaptic current of a neuron without a past."""
+        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        v = self.v_start.detach().to(x.device, dtype).expand(shape).clone()
+        return v, None if self.tau_syn_inv is None else torch.zeros_like(v)
 
     def _start(self, input_tensor: Tensor, state: Any) -> Any:
         return self.state_fallback(input_tensor) if state is None else state
 
     def extra_repr(self) -> str:
-        d, theta = self._dynamics, cast(Tensor, self.coefficients)
+        d, theta = self.dynamics, self.coefficients
         layout = "layer" if theta.dim() == 1 else [*theta.shape[:-1]]
         return (
             f"degree={self.degree}, layout={layout}, charge={d.charge!r}, reset={d.reset!r}, "
@@ -104,15 +103,11 @@ def _number(name: str, value: Any) -> Tensor | None:
     if value is None or isinstance(value, nn.Parameter):
         return value
     try:
-        value = torch.as_tensor(value).detach().clone()
+        found = torch.as_tensor(value).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be a number or a tensor, got {value!r}.") from None
-    return check_finite(name, value if value.is_floating_point() else value.float())
-
-
-def _full(value: Tensor, shape: Any, x: Tensor) -> Tensor:
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    return value.detach().to(x.device, dtype).expand(shape).clone()
+    found = check_finite(name, found if found.is_floating_point() else found.float())
+    return nn.Parameter(found) if isinstance(value, Tensor) and value.requires_grad else found
 
 
 class LNMCell(RegisteredNeuron, SNNCell):
@@ -142,13 +137,11 @@ class LNMCell(RegisteredNeuron, SNNCell):
         self._register(p, learn_coefficients, backend)
 
     def initial_state(self, input_tensor: Tensor) -> Any:
-        x = input_tensor
-        i = None if self.tau_syn_inv is None else _full(torch.zeros(()), x.shape, x)
-        return feed_forward_state(_full(cast(Tensor, self.v_start), x.shape, x), i)
+        return feed_forward_state(*self._at_rest(input_tensor.shape, input_tensor))
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state = self._start(input_tensor, state)
-        return advance(input_tensor, state, self.p, self.dt, self._dynamics, self.backend, single_step=True)
+        return advance(input_tensor, state, self.p, self.dt, self.dynamics, self.backend, single_step=True)
 
 
 class LNM(RegisteredNeuron, SNN):
@@ -171,31 +164,50 @@ class LNM(RegisteredNeuron, SNN):
         self._register(p, learn_coefficients, backend)
 
     def initial_state(self, input_tensor: Tensor) -> Any:
-        x = input_tensor
-        i = None if self.tau_syn_inv is None else _full(torch.zeros(()), x.shape[1:], x)
-        return feed_forward_state(_full(cast(Tensor, self.v_start), x.shape[1:], x), i)
+        return feed_forward_state(*self._at_rest(input_tensor.shape[1:], input_tensor))
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state = self._start(input_tensor, state)
         options: dict[str, Any] = {"backend": self.backend, "record_states": self.record_states}
-        return advance(input_tensor, state, self.p, self.dt, self._dynamics, **options)
+        return advance(input_tensor, state, self.p, self.dt, self.dynamics, **options)
 
 
 class RecurrentNeuron(RegisteredNeuron):
-    """Mixin of the recurrent two: their weights and their state."""
+    """Mixin of the recurrent two: their constructor, weights and state."""
 
     DETACH_RESET = True
+    HOST: ClassVar[type[SNNRecurrentCell] | type[SNNRecurrent]]
     autapses: bool
     input_size: Tensor
     hidden_size: Tensor
     input_weights: Tensor
     recurrent_weights: Tensor
 
-    def _set_autapses(self, autapses: bool) -> None:
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        p: LNMParameters = DEFAULT,
+        dt: float = 0.001,
+        *,
+        input_weights: Tensor | None = None,
+        recurrent_weights: Tensor | None = None,
+        autapses: bool = False,
+        learn_coefficients: bool = True,
+        backend: engines.Backend = "auto",
+    ) -> None:
+        weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
+        # autapses=True keeps the host from hooking the weights: see _without_autapses.
+        words: dict[str, Any] = {"p": p, "dt": dt, "autapses": True, **weights}
+        self.HOST.__init__(cast(Any, self), RECURRENT, self.initial_state, input_size, hidden_size, **words)
+        self._register(p, learn_coefficients, backend)
         self.autapses = autapses
         if not autapses:
             with torch.no_grad():
                 self.recurrent_weights.fill_diagonal_(0.0)
+
+    def initial_state(self, input_tensor: Tensor) -> Any:
+        raise NotImplementedError
 
     def _without_autapses(self) -> Tensor:
         """The recurrent weights, whose diagonal gets no gradient unless ``autapses``.
@@ -212,43 +224,27 @@ class RecurrentNeuron(RegisteredNeuron):
         return f"{sizes}, {super().extra_repr()}"
 
     def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
-        i = None if self.tau_syn_inv is None else _full(torch.zeros(()), dims, x)
-        z = torch.zeros(dims, dtype=x.dtype, device=x.device)
-        return recurrent_state(z, _full(cast(Tensor, self.v_start), dims, x), i)
+        dims = (*dims, int(self.hidden_size))
+        return recurrent_state(torch.zeros(dims, dtype=x.dtype, device=x.device), *self._at_rest(dims, x))
 
     def _step(self, x: Tensor, state: Any, weights: Tensor) -> tuple[Tensor, Any]:
-        words = (self.p, self.dt, self._dynamics, self.backend)
+        words = (self.p, self.dt, self.dynamics, self.backend)
         return advance_recurrent(x, state, self.input_weights, weights, *words)
 
 
 class LNMRecurrentCell(RecurrentNeuron, SNNRecurrentCell):
-    """One step with recurrence: the learnable `norse.torch.LIFRecurrentCell`; spikes are `[B, hidden_size]`.
+    """One step with recurrence: the learnable `norse.torch.LIFRecurrentCell`.
+
+    ``forward(input_tensor, state=None)`` takes `[B, input_size]`; spikes are `[B, hidden_size]`.
 
     Args: ``input_size, hidden_size`` and ``input_weights, recurrent_weights, autapses`` as in Norse, the
-    rest as for :class:`LNMCell`.
+    rest, and the errors, as for :class:`LNMCell`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LNMParameters = DEFAULT,
-        dt: float = 0.001,
-        *,
-        input_weights: Tensor | None = None,
-        recurrent_weights: Tensor | None = None,
-        autapses: bool = False,
-        learn_coefficients: bool = True,
-        backend: engines.Backend = "auto",
-    ) -> None:
-        weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
-        sizes: dict[str, Any] = {"input_size": input_size, "hidden_size": hidden_size, "autapses": True}
-        SNNRecurrentCell.__init__(self, RECURRENT, self.initial_state, p=cast(Any, p), dt=dt, **sizes, **weights)
-        self._register(p, learn_coefficients, backend)
-        self._set_autapses(autapses)
+    HOST = SNNRecurrentCell
 
     def initial_state(self, input_tensor: Tensor) -> Any:
-        return self._state((*input_tensor.shape[:-1], int(self.hidden_size)), input_tensor)
+        return self._state(input_tensor.shape[:-1], input_tensor)
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         return self._step(input_tensor, self._start(input_tensor, state), self._without_autapses())
@@ -257,33 +253,19 @@ class LNMRecurrentCell(RecurrentNeuron, SNNRecurrentCell):
 class LNMRecurrent(RecurrentNeuron, SNNRecurrent):
     """A whole sequence with recurrence: the learnable `norse.torch.LIFRecurrent`. Time is stepped through.
 
+    ``forward(input_tensor, state=None)`` takes `[T, B, input_size]`; spikes are `[T, B, hidden_size]`.
+
     Args: as for :class:`LNMRecurrentCell`, and ``record_states``.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        p: LNMParameters = DEFAULT,
-        dt: float = 0.001,
-        *,
-        input_weights: Tensor | None = None,
-        recurrent_weights: Tensor | None = None,
-        autapses: bool = False,
-        record_states: bool = False,
-        learn_coefficients: bool = True,
-        backend: engines.Backend = "auto",
-    ) -> None:
-        weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
-        sizes: dict[str, Any] = {"input_size": input_size, "hidden_size": hidden_size, "autapses": True}
-        SNNRecurrent.__init__(
-            self, RECURRENT, self.initial_state, p=p, dt=dt, record_states=record_states, **sizes, **weights
-        )
-        self._register(p, learn_coefficients, backend)
-        self._set_autapses(autapses)
+    HOST = SNNRecurrent
+
+    def __init__(self, *arguments: Any, record_states: bool = False, **words: Any) -> None:
+        super().__init__(*arguments, **words)
+        self.record_states = record_states
 
     def initial_state(self, input_tensor: Tensor) -> Any:
-        return self._state((*input_tensor.shape[1:-1], int(self.hidden_size)), input_tensor)
+        return self._state(input_tensor.shape[1:-1], input_tensor)
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state, weights = self._start(input_tensor, state), self._without_autapses()

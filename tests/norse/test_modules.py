@@ -203,3 +203,27 @@ NAN = float("nan")
 def test_bad_input(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("recurrent, sequence", SCHEME)
+def test_p_can_be_set_and_is_read_by_the_next_step(recurrent, sequence):
+    neuron, x = make(recurrent, sequence), torch.randn(5, 3, 4) * 4
+    before, _ = run(neuron, x, sequence)
+    fresh = make(recurrent, sequence)
+    fresh.load_state_dict(neuron.state_dict())
+    neuron.p = neuron.p._replace(v_th=torch.tensor(0.3), coefficients=neuron.coefficients * 0.5)
+    fresh.v_th.fill_(0.3)
+    with torch.no_grad():
+        fresh.coefficients.mul_(0.5)
+    after, _ = run(neuron, x, sequence)
+    assert torch.equal(after, run(fresh, x, sequence)[0]) and not torch.equal(after, before)
+    with pytest.raises(ValueError, match="coefficients"):
+        neuron.p = neuron.p._replace(coefficients=torch.tensor([float("nan"), 1.0]))
+    assert torch.equal(run(neuron, x, sequence)[0], after)
+
+
+def test_numbers_that_ask_for_gradients_become_parameters():
+    neuron = LNM(FAST._replace(v_th=torch.tensor(1.0, requires_grad=True)))
+    assert {name for name, _ in neuron.named_parameters()} == {"coefficients", "v_th"}
+    neuron(torch.randn(5, 3, 4) * 4)[0].sum().backward()
+    assert neuron.v_th.grad is not None and neuron.v_th.grad != 0
