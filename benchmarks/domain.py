@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 
 def data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from mnist1d.data import get_dataset_args, make_dataset  # pyright: ignore[reportMissingImports]
+    from mnist1d.data import get_dataset_args, make_dataset  # pyright: ignore[reportMissingImports] - on demand
 
     found = make_dataset(get_dataset_args())
     x, x_test = (torch.as_tensor(found[name]).float() for name in ("x", "x_test"))

@@ -94,7 +94,7 @@ class Dynamics:
     detach_reset: bool = True
     fire_at_threshold: bool = False
     synapse: Synapse = "decay"
-    surrogate: surrogates.Spike = surrogates.ATan()  # noqa: RUF009 - frozen
+    surrogate: surrogates.Spike = surrogates.ATan()  # noqa: RUF009 - frozen, so one for all is safe
     domain: tuple[float, float] | None = None
     extension: Extension = "line"
     gain_divides: bool = False

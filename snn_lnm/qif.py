@@ -66,7 +66,7 @@ class QIF(LNM):
             super()._add(name, value, learn)
 
     @property
-    def coefficients(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def coefficients(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride] - read-only here
         """θ, `[3]` or `[..., 3]`, differentiable with respect to the factors."""
         return coefficients_of(self.a, self.u1, self.u2)
 

@@ -1,5 +1,6 @@
 """Hypothesis profiles and fixtures. `pytest --hypothesis-profile=nightly` looks longer."""
 
+import importlib
 import warnings
 
 import hypothesis
@@ -8,9 +9,8 @@ import torch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the host's own import warnings are not ours
-    import norse.torch  # noqa: F401
-    import snntorch
-    import snntorch.functional  # noqa: F401
+    for host in ("norse.torch", "snntorch", "snntorch.functional"):
+        importlib.import_module(host)
 
 common = {"deadline": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **common)

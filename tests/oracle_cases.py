@@ -127,7 +127,7 @@ def compute(
         memory(x if dtype is None else x.to(dtype)),
         tensor(case.theta),
         state=state,
-        backend=backend,  # type: ignore[arg-type]
+        backend=backend,
         **parameters,
         **options(case.law),
     )
@@ -176,7 +176,7 @@ def slope_range(law: Law, gain: Any) -> tuple[Any, Any]:
 def numbers(width: int, low: float, high: float) -> st.SearchStrategy[float]:
     """Eighths, which tie, and any number of the dtype, subnormals and -0 included."""
     eighth = st.integers(math.ceil(8 * low), math.floor(8 * high)).map(lambda k: k / 8)
-    return st.one_of(eighth, st.floats(low, high, width=width))  # type: ignore[arg-type]
+    return st.one_of(eighth, st.floats(low, high, width=width))
 
 
 @st.composite

@@ -103,7 +103,7 @@ def smooth_gradients(
         t["theta"],
         **{name: t[name].reshape(()) for name in PARAMETERS[1:] if name in t},
         state=state,
-        backend=backend,  # type: ignore[arg-type]
+        backend=backend,
         surrogate=instance,
         smooth=True,
         detach_reset=False,
@@ -239,7 +239,7 @@ def engine_gradients(
         t["theta"],
         **{name: t[name] for name in PARAMETERS[1:] if name in t},
         state=State(t["v"], t.get("current")),
-        backend=backend,  # type: ignore[arg-type]
+        backend=backend,
         surrogate=instance,
         detach_reset=detach_reset,
         **options(case.law),

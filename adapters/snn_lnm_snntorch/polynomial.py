@@ -35,6 +35,8 @@ from snn_lnm.surrogate import Surrogate
 from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.surrogates import recover
 
+HOST_UPDATES = ("_base_sub", "_base_zero", "_base_int")
+"""What the host's constructor assigns to `state_function`; the property already gives them."""
 RESETS: dict[str, Reset] = {"subtract": "soft_next", "zero": "hard_next", "none": "none"}
 HOST_STEPS = ("fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int")
 """Methods of the host's step: who overrides one wants it called, so the host's `forward` runs."""
@@ -137,7 +139,8 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
 
     @state_function.setter
     def state_function(self, value: object) -> None:
-        """Assigned by the host's constructor; has no effect."""
+        if getattr(value, "__func__", None) not in (getattr(type(self), name) for name in HOST_UPDATES):
+            raise AttributeError("state_function follows from reset_mechanism: set that, or override a method.")
 
     # ---- the neuron
 

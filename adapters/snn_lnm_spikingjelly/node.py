@@ -76,7 +76,7 @@ class LNMNode(KeepsDomain, neuron.BaseNode):
         decay_input: bool = True,
         v_threshold: float = 1.0,
         v_reset: float | None = 0.0,
-        surrogate_function: str | Spike | surrogate.SurrogateFunctionBase = surrogate.Sigmoid(),  # noqa: B008
+        surrogate_function: str | Spike | surrogate.SurrogateFunctionBase = surrogate.Sigmoid(),  # noqa: B008 - the host's default
         detach_reset: bool = False,
         step_mode: str = "s",
         store_v_seq: bool = False,

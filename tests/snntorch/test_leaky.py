@@ -187,3 +187,9 @@ def test_one_graph_under_compile():
     compiled = torch.compile(neuron, fullgraph=True, backend="eager")
     for got, expected in zip(compiled(x, torch.ones(STEP)), neuron(x, torch.ones(STEP)), strict=True):
         assert torch.equal(got, expected)
+
+
+def test_state_function_is_not_a_dead_setter():
+    neuron = LNM(0.9)
+    with pytest.raises(AttributeError, match="reset_mechanism"):
+        neuron.state_function = lambda x: x

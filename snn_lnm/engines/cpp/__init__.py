@@ -124,7 +124,7 @@ def obstacle() -> str | None:
 
 
 # What torch.compiler.assume_constant_result sets; calling it would import Dynamo, and Triton with it.
-obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess] - functions take any
 
 
 @functools.cache
