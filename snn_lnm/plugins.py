@@ -8,9 +8,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from torch import nn
 
 from snn_lnm.engines import Backend
@@ -43,7 +45,7 @@ def _keep(old: nn.Module) -> None:
 class Adapter:
     """One framework's side of the swap; what an entry point of the group ``snn_lnm.adapters`` names.
 
-    The entry point's name is the framework's distribution name.
+    The entry point's name is the framework's import name.
 
     Attributes:
         framework: import name of the framework.
@@ -96,21 +98,31 @@ def _owner(entry: metadata.EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unnamed distribution"
 
 
-def _version(entry: metadata.EntryPoint) -> str:
-    """The installed version of the framework; empty if there is none."""
+def _framework(entry: metadata.EntryPoint) -> metadata.Distribution | None:
+    """The installed distribution of the framework: the one called like the module, or the one that has it."""
     try:
-        return metadata.version(entry.name)
+        return metadata.distribution(entry.name)
     except metadata.PackageNotFoundError:
-        return ""
+        owners = metadata.packages_distributions().get(entry.name)
+        return metadata.distribution(owners[0]) if owners else None
 
 
-def _unfit(entry: metadata.EntryPoint) -> str:
-    """Why the installed version of the framework will not do, as the adapter's distribution declares it."""
-    version = _version(entry)
-    for text in getattr(entry.dist, "requires", None) or ():
-        requirement = Requirement(text)
-        if requirement.name == entry.name and version and not requirement.specifier.contains(version, prereleases=True):
-            return f"{entry.name} {version} is installed, the adapter needs {requirement.specifier}"
+def _unfit(entry: metadata.EntryPoint, framework: metadata.Distribution | None) -> str:
+    """Why the framework will not do, by what the adapter's distribution declares; empty if it will."""
+    if not entry.name.isidentifier():
+        return f"no module can be called {entry.name}: an adapter's entry point has its framework's import name"
+    if framework is None:
+        if entry.name in sys.modules or find_spec(entry.name):  # a folder on the path, say
+            return ""
+        # Extras are of our own frameworks; others come by their names.
+        package = f"'snn-lnm[{entry.name}]'" if _owner(entry) == "snn-lnm" else entry.name
+        return f"{entry.name} is not installed: pip install {package}"
+    for requirement in map(Requirement, getattr(entry.dist, "requires", None) or ()):
+        asked = requirement.specifier
+        if canonicalize_name(requirement.name) == canonicalize_name(framework.name) and not asked.contains(
+            framework.version, prereleases=True
+        ):
+            return f"{framework.name} {framework.version} is installed, the adapter needs {asked}"
     return ""
 
 
@@ -122,17 +134,14 @@ def available_adapters() -> list[AdapterInfo]:
     """Every installed adapter, sorted by name, without importing any framework."""
     rows = []
     for entry in _entry_points():
-        version = _version(entry)
+        framework = _framework(entry)
+        version = framework.version if framework is not None else ""
         if entry.name in _disabled():
             state, reason = "disabled", "named in SNN_LNM_DISABLED_ADAPTERS"
-        elif not version:
-            # Extras are of our own frameworks; others come by their names.
-            package = f"'snn-lnm[{entry.name}]'" if _owner(entry) == "snn-lnm" else entry.name
-            state, reason = "unavailable", f"{entry.name} is not installed: pip install {package}"
-        elif _unfit(entry):
-            state, reason = "unavailable", _unfit(entry)
+        elif reason := _unfit(entry, framework):
+            state = "unavailable"
         else:
-            state, reason = ("loaded" if entry.module in sys.modules else "available"), ""
+            state = "loaded" if entry.module in sys.modules else "available"
         rows.append(AdapterInfo(entry.name, _owner(entry), version, state, reason))
     return rows
 
@@ -144,8 +153,8 @@ def loaded_adapters() -> list[Adapter]:
         if entry.name not in sys.modules or entry.name in _disabled():
             continue
         try:
-            if _unfit(entry):
-                raise RuntimeError(_unfit(entry))
+            if reason := _unfit(entry, _framework(entry)):
+                raise RuntimeError(reason)
             adapter = entry.load()
             if not isinstance(adapter, Adapter):
                 raise TypeError(f"{entry.value} is a {type(adapter).__name__}, not a snn_lnm.plugins.Adapter")

@@ -52,15 +52,15 @@ def test_a_broken_plugin_is_named_and_hides_no_other(installed, monkeypatch, val
 
 
 def test_missing_frameworks_say_so(installed):
-    installed(entry("no-such-framework", "a:b", "somebody"))
+    installed(entry("no_such_framework", "a:b", "somebody"))
     rows = snn_lnm.available_adapters()
     assert [row.name for row in rows] == sorted(row.name for row in rows)
-    (row,) = [row for row in rows if row.name == "no-such-framework"]
+    (row,) = [row for row in rows if row.name == "no_such_framework"]
     assert row.state == "unavailable" and "not installed" in row.reason and row.distribution == "somebody"
-    assert row.reason.endswith("pip install no-such-framework")  # an extra of snn-lnm would not exist
-    installed(entry("no-such-framework", "a:b", "snn-lnm"))
-    (row,) = [row for row in snn_lnm.available_adapters() if row.name == "no-such-framework"]
-    assert row.reason.endswith("pip install 'snn-lnm[no-such-framework]'")
+    assert row.reason.endswith("pip install no_such_framework")  # an extra of snn-lnm would not exist
+    installed(entry("no_such_framework", "a:b", "snn-lnm"))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == "no_such_framework"]
+    assert row.reason.endswith("pip install 'snn-lnm[no_such_framework]'")
 
 
 def test_a_version_too_old_is_a_reason(installed, monkeypatch):
@@ -71,6 +71,31 @@ def test_a_version_too_old_is_a_reason(installed, monkeypatch):
     assert row.state == "unavailable" and "the adapter needs >=99" in row.reason and row.framework_version
     with pytest.warns(RuntimeWarning, match="needs >=99"):
         assert len(snn_lnm.swap(nn.Sequential(snn.Leaky(0.9))).swapped) == 1
+
+
+def test_the_distribution_may_be_called_otherwise(installed):
+    """hypothesis's module _hypothesis_pytestplugin stands for a framework whose wheel has another name."""
+    name = "_hypothesis_pytestplugin"
+    installed(entry(name, "a:b", "somebody", ["Hypothesis >= 1"]))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == name]
+    assert row.state == "available" and row.framework_version == metadata.version("hypothesis")
+    installed(entry(name, "a:b", "somebody", ["HYPOTHESIS >= 99999"]))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == name]
+    assert row.state == "unavailable" and "the adapter needs >=99999" in row.reason
+
+
+def test_a_framework_on_the_path_alone_is_available(installed, monkeypatch, tmp_path):
+    (tmp_path / "folder_framework.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    installed(entry("folder_framework", "a:b", "somebody"))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == "folder_framework"]
+    assert (row.state, row.framework_version) == ("available", "")
+
+
+def test_a_name_that_no_module_can_have_is_a_reason(installed):
+    installed(entry("my-framework", "a:b", "somebody"))
+    (row,) = [row for row in snn_lnm.available_adapters() if row.name == "my-framework"]
+    assert row.state == "unavailable" and "import name" in row.reason
 
 
 class ToyNeuron(nn.Module):
