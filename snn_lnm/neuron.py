@@ -38,7 +38,7 @@ class KeepsDomain(nn.Module):
     """
 
     def get_extra_state(self) -> Tensor:
-        return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64)
+        return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
         lo, hi = state.tolist()
@@ -267,4 +267,6 @@ def _number(name: str, value: Tensor | float) -> Tensor:
         return check_finite(name, value.detach().clone())
     if isinstance(value, bool) or not isinstance(cast(object, value), (int, float)):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
-    return check_finite(name, torch.tensor(float(value), dtype=torch.get_default_dtype()))
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    return torch.tensor(float(value), dtype=torch.get_default_dtype())

@@ -155,11 +155,16 @@ def check_coefficients(coefficients: Tensor, degree: int | None = None) -> Tenso
     return check_finite("coefficients", coefficients)
 
 
-def check_finite(name: str, value: Tensor) -> Tensor:
-    """``value`` itself, if it holds neither NaN nor Inf."""
+def check_not_meta(name: str, value: Tensor) -> Tensor:
+    """``value`` itself, if it holds numbers."""
     if value.is_meta:
         raise ValueError(f"{name} is on the meta device and holds no numbers: materialise the module first.")
-    if not bool(torch.isfinite(value).all()):
+    return value
+
+
+def check_finite(name: str, value: Tensor) -> Tensor:
+    """``value`` itself, if it holds neither NaN nor Inf."""
+    if not bool(torch.isfinite(check_not_meta(name, value)).all()):
         raise ValueError(f"{name} must be finite, got {value.detach().flatten()[:8].tolist()}.")
     return value
 
@@ -172,7 +177,9 @@ def default_domain(degree: int, threshold: Tensor | float) -> tuple[float, float
     """None for degree ≤ 1; ±1.5 times the largest threshold above (our choice, not the papers')."""
     if degree <= 1:
         return None
-    edge = 1.5 * float(torch.as_tensor(threshold).detach().abs().max())
+    if isinstance(threshold, Tensor):
+        threshold = float(check_not_meta("threshold", threshold).detach().abs().max())
+    edge = 1.5 * abs(threshold)
     if not (math.isfinite(edge) and edge > 0):
         raise NoDefaultDomain(
             f"the threshold {edge / 1.5} gives no default domain: pass domain=(lo, hi), or None to switch it off."
@@ -237,7 +244,7 @@ def as_parameter(name: str, value: Tensor | float, like: Tensor) -> Tensor:
             raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
         if math.isnan(value):
             raise ValueError(f"{name} must not be NaN.")
-        return torch.tensor(value, dtype=dtype, device=like.device)
+        return torch.full((), value, dtype=dtype, device=like.device)  # no copy from the host
     if value.device != like.device:
         raise ValueError(
             f"{name} is on {value.device} and the input on {like.device}: "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar, cast, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from snn_lnm import engines
 from snn_lnm.neuron import Domain
@@ -149,6 +149,7 @@ def _exchange(
     adapters = loaded_adapters()
     replacements: dict[int, nn.Module] = {}
     releases, rows = [], []
+    devices = {tensor.device for tensor in _tensors(model)}
     for path, module in model.named_modules(remove_duplicate=False):
         adapter = next((a for a in adapters if isinstance(module, concerned(a))), None)
         if adapter is None:
@@ -161,7 +162,10 @@ def _exchange(
         after = reason = ""
         try:
             if id(module) not in replacements:
-                replacements[id(module)] = _like(module, build(module, adapter))
+                new = _like(module, build(module, adapter))
+                if len(devices) == 1 and not _tensors(module):  # it could not know its device
+                    new.to(device=next(iter(devices)))
+                replacements[id(module)] = new
                 releases.append((adapter.release, module))
             after = _describe(replacements[id(module)])
         except (CannotSwap, NoDefaultDomain) as obstacle:
@@ -198,6 +202,10 @@ def _like(module: nn.Module, new: nn.Module) -> nn.Module:
     for hooks in HOOKS:  # the very dictionaries, so that the handles their owners hold still remove them
         new.__dict__[hooks] = module.__dict__[hooks]
     return new
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _describe(neuron: nn.Module) -> str:

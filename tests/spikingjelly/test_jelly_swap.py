@@ -235,3 +235,12 @@ def test_double_models_and_their_state():
     assert torch.equal(net(x), native(x))
     snn_lnm.swap_back(net.double())
     assert type(net[1]) is neuron.LIFNode and net[1].v_reset == 0.1
+
+
+def test_neurons_without_tensors_go_where_the_model_is():
+    net = nn.Sequential(nn.Linear(3, 3, device="meta"), neuron.LIFNode())
+    snn_lnm.swap(net)
+    assert net[1].coefficients.device.type == "meta"
+    spread = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3, device="meta"), neuron.LIFNode())
+    snn_lnm.swap(spread)
+    assert spread[2].coefficients.device.type == "cpu"
