@@ -146,9 +146,9 @@ def broken(change):
     return dataclasses.replace(adapter, replace={kind: spoil(build) for kind, build in adapter.replace.items()})
 
 
-def wrong_threshold(old, new):
+def wrong_threshold(old, new, factor=1.0625):
     new._buffers.pop("threshold", None), new._parameters.pop("threshold", None)
-    new.register_buffer("threshold", old.threshold.detach() * 1.0625)
+    new.register_buffer("threshold", old.threshold.detach() * factor)
     return new
 
 
@@ -156,6 +156,15 @@ def wrong_leak(old, new):
     with torch.no_grad():
         new.coefficients[..., 1] += 2**-20
     return new
+
+
+def no_domain(old, new):
+    new.domain = None
+    return new
+
+
+def nudged_threshold(old, new):
+    return wrong_threshold(old, new, 1 - 2**-23)
 
 
 def fixed(old, new):
@@ -169,6 +178,10 @@ def fixed(old, new):
     (wrong_leak, "test_a_model"),
     (wrong_leak, "test_there_and_back_again"),
     (fixed, "test_coefficients_learn"),
+    (no_domain, "test_the_options_of_swap_are_kept"),
+    (no_domain, "test_checkpoints_hold_the_domain_and_it_bounds_the_membrane"),
+    (wrong_leak, "test_every_neuron_finds_its_way_back"),
+    (nudged_threshold, "test_threshold_ties_and_float64_to_the_bit"),
 ])  # fmt: skip
 def test_a_broken_adapter_is_caught(change, test, monkeypatch):
     class Suite(TestSnnTorch):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_lnm import engines
 from snn_lnm.neuron import HasDynamics
-from snn_lnm.parameters import check_coefficients, check_finite, check_input
+from snn_lnm.parameters import check_coefficients, check_finite
 from snn_lnm_norse.functional import (
     DEFAULT,
     LNMParameters,
@@ -88,7 +88,8 @@ class RegisteredNeuron(HasDynamics):
         return v, None if self.tau_syn_inv is None else torch.zeros_like(v)
 
     def _start(self, input_tensor: Tensor, state: Any) -> Any:
-        check_input(input_tensor)
+        if not isinstance(cast(object, input_tensor), Tensor):
+            raise TypeError(f"the input must be a torch.Tensor, got {type(input_tensor).__name__}.")
         return self.state_fallback(input_tensor) if state is None else state
 
     def extra_repr(self) -> str:
