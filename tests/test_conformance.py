@@ -146,9 +146,9 @@ def broken(change):
     return dataclasses.replace(adapter, replace={kind: spoil(build) for kind, build in adapter.replace.items()})
 
 
-def wrong_threshold(old, new, factor=1.0625):
+def wrong_threshold(old, new):
     new._buffers.pop("threshold", None), new._parameters.pop("threshold", None)
-    new.register_buffer("threshold", old.threshold.detach() * factor)
+    new.register_buffer("threshold", old.threshold.detach() * 1.0625)
     return new
 
 
@@ -163,8 +163,15 @@ def no_domain(old, new):
     return new
 
 
-def nudged_threshold(old, new):
-    return wrong_threshold(old, new, 1 - 2**-23)
+def other_dynamics(**change):
+    """Options that the neuron shows but does not use."""
+
+    def spoil(old, new):
+        dynamics = new._dynamics
+        new._dynamics = lambda: dataclasses.replace(dynamics(), **change)
+        return new
+
+    return spoil
 
 
 def fixed(old, new):
@@ -181,7 +188,8 @@ def fixed(old, new):
     (no_domain, "test_the_options_of_swap_are_kept"),
     (no_domain, "test_checkpoints_hold_the_domain_and_it_bounds_the_membrane"),
     (wrong_leak, "test_every_neuron_finds_its_way_back"),
-    (nudged_threshold, "test_threshold_ties_and_float64_to_the_bit"),
+    (other_dynamics(fire_at_threshold=True), "test_threshold_ties_and_float64_to_the_bit"),
+    (other_dynamics(domain=None), "test_checkpoints_hold_the_domain_and_it_bounds_the_membrane"),
 ])  # fmt: skip
 def test_a_broken_adapter_is_caught(change, test, monkeypatch):
     class Suite(TestSnnTorch):

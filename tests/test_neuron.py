@@ -123,7 +123,7 @@ def test_built_on_the_meta_device_and_filled_from_a_checkpoint():
         empty = LNM(3)
         with pytest.raises(ValueError, match="meta device"):
             LNM(3, threshold=torch.ones(3))
-    assert empty.coefficients.is_meta and not torch.equal(torch.tensor(empty.domain), torch.tensor(neuron.domain))
+    assert empty.coefficients.is_meta and empty.domain != neuron.domain
     empty.load_state_dict(neuron.state_dict(), assign=True)
     x = torch.randn(4, 2, 3) * 3
     assert torch.equal(empty(x)[0], neuron(x)[0]) and empty.domain == neuron.domain

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snn_lnm import engines
 from snn_lnm.neuron import HasDynamics
-from snn_lnm.parameters import check_coefficients, check_finite
+from snn_lnm.parameters import STATE_DTYPE, check_coefficients, check_finite
 from snn_lnm_norse.functional import (
     DEFAULT,
     LNMParameters,
@@ -69,7 +69,10 @@ class RegisteredNeuron(HasDynamics):
 
     @property
     def p(self) -> LNMParameters:
-        """The parameters as they are now, for Norse's functional interface; may be set."""
+        """The parameters as they are now, for Norse's functional interface.
+
+        Setting it makes new parameters of the module: build the optimizer after that.
+        """
         return self._words._replace(domain=self.domain, **{name: getattr(self, name) for name in NUMBERS})
 
     @p.setter
@@ -83,7 +86,7 @@ class RegisteredNeuron(HasDynamics):
 
     def _at_rest(self, shape: tuple[int, ...], x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Membrane and synaptic current of a neuron without a past."""
-        dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+        dtype = STATE_DTYPE.get(x.dtype, torch.float32)  # integers are inputs too
         v = self.v_start.detach().to(x.device, dtype).expand(shape).clone()
         return v, None if self.tau_syn_inv is None else torch.zeros_like(v)
 

@@ -38,7 +38,7 @@ from snn_lnm_snntorch.surrogates import recover
 HOST_UPDATES = ("_base_sub", "_base_zero", "_base_int")
 """What the host's constructor assigns to `state_function`; the property already gives them."""
 RESETS: dict[str, Reset] = {"subtract": "soft_next", "zero": "hard_next", "none": "none"}
-HOST_STEPS = ("fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int")
+HOST_STEPS = ("fire", "mem_reset", "_base_state_function", *HOST_UPDATES)
 """Methods of the host's step: who overrides one wants it called, so the host's `forward` runs."""
 
 
