@@ -213,10 +213,13 @@ def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tens
     if not fits:
         suffix = [*value.shape[value.dim() - trailing :]]
         channels = step[1] if len(step) > 1 else step[0] if step else 1
+        per_channel, per_neuron = [channels, *suffix], [*step[1:], *suffix]
+        shapes = f"{per_channel} (per channel) or {per_neuron} (per neuron)"
+        if per_channel == per_neuron:
+            shapes = f"or {per_channel} (per channel)"
         raise ValueError(
-            f"{name} has shape {[*value.shape]}, which does not fit an input step of shape {[*step]}: "
-            f"expected {suffix} (one for the layer), {[channels, *suffix]} (per channel) or "
-            f"{[*step[1:], *suffix]} (per neuron)."
+            f"{name} has shape {[*value.shape]}, which does not fit an input step of shape {[*step]}: expected "
+            f"{suffix} (one for the layer), {shapes}."
         )
     return value.reshape(*layout, *value.shape[value.dim() - trailing :])
 
