@@ -146,24 +146,24 @@ LNM_INLINE inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d
 template <class V>
 LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
   V w = d.bounded ? clamp(v, splat<V>(d.lo), splat<V>(d.hi)) : v;
-  V p = n.theta[d.degree], slope{}, power = d_f;
-  for (int k = d.degree - 1; k >= 0; --k) {
-    slope = slope * w + p;
+  V p = n.theta[d.degree], slope = d.degree ? p : V{}, power = d_f;
+  for (int k = d.degree - 1; k > 0; --k) {
     p = p * w + n.theta[k];
+    slope = slope * w + p;
   }
+  const bool line = d.bounded && d.line && d.degree;
+  V lambda = line ? line_slope(n, d) : V{};
+  // ∂f/∂θ_1 is w; v where the line's slope is θ_1 itself, not held to its range.
+  V by_theta_1 = line ? select(n.theta[1] == lambda, v, w) : w;
   for (int k = 0; k <= d.degree; ++k) {
-    sums.theta[k] += power;
+    sums.theta[k] += k == 1 ? d_f * by_theta_1 : power;
     power *= w;
   }
   if (!d.bounded) return d_f * slope;
   auto inside = w == v;
-  if (!d.line || d.degree == 0) return select(inside, d_f * slope, V{});
-  V lambda = line_slope(n, d);
-  V beyond = select(inside, V{}, d_f * (v - w));
-  sums.theta[1] += select(n.theta[1] == lambda, beyond, V{});
-  if (d.charge != Charge::map) {
+  if (line && d.charge != Charge::map) {
     V lowest = lowest_slope(n, d), d_lowest = d.gain_divides ? splat<V>(-2) : -lowest / n.gain;
-    sums.gain += select(n.theta[1] < lowest, beyond * d_lowest, V{});
+    sums.gain += select(n.theta[1] < lowest, d_f * (v - w) * d_lowest, V{});
   }
   return d_f * select(inside, slope, lambda);
 }
