@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 import snn_lnm
 
 
-import hypothesis
-FEW = settings(max_examples=25, phases=[hypothesis.Phase.generate], report_multiple_bugs=False)  # whole networks
+FEW = settings(max_examples=20)  # whole networks
 
 
 def state_tensors(state):
