@@ -16,6 +16,9 @@ from snn_lnm.plugins import Adapter, Call, CannotFuse
 
 __all__ = ["Runner", "Way", "way_of"]
 
+ALIGNMENT = 64
+"""Bytes, PyTorch's on CPUs."""
+
 How = Literal["folded", "fused over T", "step by step"]
 
 
@@ -29,9 +32,10 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class OverTime:
-    """A tensor of every step, `[T, ...]`."""
+    """A tensor of every step, `[T, ...]`; ``is_input``: the model's own input, of which the loop takes slices."""
 
     tensor: Tensor
+    is_input: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +79,7 @@ class Runner:
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         first, *states = arguments
-        given = iter([OverTime(first), *states])
+        given = iter([OverTime(first, is_input=True), *states])
         values: dict[fx.Node, Any] = {}
         last_use = {source: node for node in self.step.graph.nodes for source in node.all_input_nodes}
         for node in self.step.graph.nodes:
@@ -169,8 +173,14 @@ def _steps(tree: Any) -> bool:
 
 def _unrolled(leaf: Any, steps: int) -> Sequence[Any]:
     if isinstance(leaf, OverTime):
-        return leaf.tensor.unbind(0)
+        slices = leaf.tensor.unbind(0)
+        return slices if leaf.is_input else [*map(_aligned, slices)]
     return leaf.values if isinstance(leaf, Steps) else (leaf,) * steps
+
+
+def _aligned(value: Tensor) -> Tensor:
+    """``value`` where a step's own result would lie: a BLAS may add up in another order at another alignment."""
+    return value.clone() if value.storage_offset() * value.element_size() % ALIGNMENT else value
 
 
 def _carry(args: Any, kwargs: Any, result: Any, states: int) -> tuple[Any, Any]:

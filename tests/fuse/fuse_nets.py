@@ -64,7 +64,7 @@ FRAMEWORKS = {
 
 
 @st.composite
-def cases(draw, framework, swapped):
+def cases(draw, framework, swapped, longest=5):
     """Convolutions, poolings, dense layers, dropout in evaluation; some neurons may stay native."""
     spike, conv, flatten, linear, container = FRAMEWORKS[framework]
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
@@ -93,7 +93,7 @@ def cases(draw, framework, swapped):
         for name, value in net.named_parameters():
             if name.endswith(("weight", "bias", "weights")):
                 value.copy_(quarters(value.shape, generator))
-    steps, batch = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    steps, batch = draw(st.integers(1, longest)), draw(st.integers(1, 4))
     x = 2 * quarters((steps, batch, CHANNELS, SIZE, SIZE), generator, dtype)
     return Case(framework, net, x, quarters((2, steps, batch, CLASSES), generator, dtype), swapped)
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 import snn_lnm
 
-
 FEW = settings(max_examples=20)  # whole networks
 
 
@@ -20,7 +19,8 @@ def state_tensors(state):
 @FEW
 @given(data=st.data())
 def test_swapped_networks(framework, data):
-    case = data.draw(cases(framework, swapped=True))
+    # Through an attached reset each step doubles the bits of a gradient: two steps are exact in float64.
+    case = data.draw(cases(framework, swapped=True, longest=2 if framework == "norse" else 5))
     native, ours = fresh(case), fresh(case)
     results = []
     for net, run in ((native, loop), (ours, fused)):

@@ -226,9 +226,9 @@ def test_wrong_arguments():
     fused = snn_lnm.fuse_time(nn.Sequential(nn.Linear(5, 5), leaky()))
     with pytest.raises(ValueError, match=r"\[T, B, \.\.\.\] with T >= 1, got \[0, 3, 5\]"):
         fused(torch.zeros(0, 3, 5))
-    with pytest.raises(TypeError, match="must be a torch.Tensor, got list"):
+    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got list"):
         fused([1.0])
-    with pytest.raises(TypeError, match="a torch.nn.Module is needed"):
+    with pytest.raises(TypeError, match=r"a torch\.nn\.Module is needed"):
         snn_lnm.fuse_time(lambda x: x)
     with pytest.raises(ValueError, match="fused already"):
         snn_lnm.fuse_time(fused)
