@@ -17,3 +17,4 @@ test: .venv/.installed
 
 bench: .venv/.installed
 	$(PYTHON) -m benchmarks.layer --compile
+	$(PYTHON) -m benchmarks.network --compile

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import norse.torch as norse
 import pytest
@@ -196,3 +198,10 @@ def test_rounding_of_folded_sums_stays_within_its_bound():
         assert torch.equal(spikes[t][sure], expected[0][t][sure])
         agreed &= spikes[t] == expected[0][t]
     assert agreed.float().mean() > 0.9 and spikes.any()
+
+
+def test_the_page_says_what_happens(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "fuse.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(snippet, "docs/fuse.md", "exec"), {})
+    assert capsys.readouterr().out in page
