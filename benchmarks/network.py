@@ -3,14 +3,14 @@
 `python -m benchmarks.network` prints ratios of medians to "fused". Every round times all contestants in turn, so
 a drift of the machine's speed hits all of them. float32, batch 64. Before anything is timed the outputs must agree
 with the stock loop's: spikes and membranes equal, or, where a layer's kernel adds up in another order for another
-batch, equal but for the share printed beside the network. Peak memory is that of one more step in a process of its own.
+batch, equal but for the share printed beside the network. Peak memory is what one step
+adds in a process of its own (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import resource
 import statistics
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def differing(run: Run, expected: Tensor, x: Tensor) -> float:
 def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> dict[str, dict[str, Any]]:
     """Contestant -> its times, and what it did besides."""
     x = network.inputs(steps)
-    runs = contestants(network, x, with_compile)
+    runs = contestants(network, with_compile)
     with torch.no_grad():
         expected = runs["stock loop"](x)
     if not bool(expected.any()):
@@ -55,7 +55,9 @@ def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> di
         start = time.perf_counter()
         share = differing(run, expected, x) if name not in network.other_models else 0.0
         if share > WORST_SHARE:
-            raise SystemExit(f"{name} gives other outputs than the stock loop on {network.name} ({share:.2%}): no timing.")
+            raise SystemExit(
+                f"{name} gives other outputs than the stock loop on {network.name} ({share:.2%}): no timing."
+            )
         step(run, x, weights)
         found[name] = {"first": time.perf_counter() - start, "differing": share, "seconds": []}
     for _ in range(rounds):
@@ -73,11 +75,18 @@ def peak_megabytes(network: str, steps: int, contestant: str, threads: int) -> f
 
 def print_peak(network: Network, steps: int, contestant: str) -> None:
     x = network.inputs(steps)
-    run = contestants(network, x, with_compile=False)[contestant]
+    run = contestants(network, with_compile=False)[contestant]
     step(run, x[:1], torch.ones(()))  # libraries and the engine are loaded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew; Linux
+    before = memory("VmRSS")
     step(run, x, torch.ones(()))
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(memory("VmHWM") - before)
+
+
+def memory(field: str) -> float:
+    """A line of this process's status, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
 def main() -> None:
@@ -97,7 +106,9 @@ def main() -> None:
         return
     print(machine())
     rows = []
-    print(f"{'network':<10} {'T':>4} {'contestant':<20} {'ms':>9} {'min':>9} {'max':>9} {'peak MB':>8}  relative to fused")
+    print(
+        f"{'network':<10} {'T':>4} {'contestant':<20} {'ms':>9} {'min':>9} {'max':>9} {'peak MB':>8}  relative to fused"
+    )
     for name in options.networks:
         for steps in options.steps:
             found = measure(NETWORKS[name](), steps, options.rounds, options.compile and steps <= 16)

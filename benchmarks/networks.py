@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,17 +26,23 @@ BATCH, BETA = 64, 0.9
 
 @dataclass
 class Network:
-    """A per-step model, the shape of one step of its input, and how its host starts a sequence.
+    """A per-step model and the shape of one step of its input.
 
     Attributes:
+        build: makes the model; built anew for each contestant, as snnTorch never resets a copy.
         other_models: contestants that are another framework's model of the same shape, with spikes of their own.
     """
 
     name: str
-    model: nn.Module
+    build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     scale: float
     other_models: dict[str, Callable[[], Run]] = field(default_factory=dict)
+
+    def model(self) -> nn.Module:
+        """The model, with the same weights at every call."""
+        torch.manual_seed(0)
+        return self.build()
 
     def inputs(self, steps: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
@@ -50,28 +55,38 @@ def leaky(output: bool = False) -> snn.Leaky:
 
 def digits() -> Network:
     """The demo's two dense layers, 64-1000-10."""
-    layers = [nn.Linear(64, 1000), leaky(), nn.Linear(1000, 10), leaky(output=True)]
-    return Network("digits", nn.Sequential(*layers), (64,), 3.0)
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 1000), leaky(), nn.Linear(1000, 10), leaky(output=True))
+
+    return Network("digits", build, (64,), 3.0)
 
 
 def conv() -> Network:
     """snnTorch's tutorial 6 and 7 on MNIST's shape: two convolutions and a dense layer."""
-    layers = [
-        *(nn.Conv2d(1, 12, 5), nn.MaxPool2d(2), leaky()),
-        *(nn.Conv2d(12, 64, 5), nn.MaxPool2d(2), leaky()),
-        *(nn.Flatten(), nn.Linear(64 * 4 * 4, 10), leaky(output=True)),
-    ]
-    return Network("conv", nn.Sequential(*layers), (1, 28, 28), 3.0, {"spikingjelly multi-step": jelly_conv})
+
+    def build() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(1, 12, 5), nn.MaxPool2d(2), leaky()),
+            *(nn.Conv2d(12, 64, 5), nn.MaxPool2d(2), leaky()),
+            *(nn.Flatten(), nn.Linear(64 * 4 * 4, 10), leaky(output=True)),
+        )
+
+    return Network("conv", build, (1, 28, 28), 3.0, {"spikingjelly multi-step": jelly_conv})
 
 
 def norse_conv() -> Network:
     """The shape of Norse's `ConvNet4` on MNIST."""
-    model = norse.SequentialState(
-        *(nn.Conv2d(1, 20, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
-        *(nn.Conv2d(20, 50, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
-        *(nn.Flatten(), nn.Linear(4 * 4 * 50, 500), norse.LIFCell(), nn.Linear(500, 10, bias=False), norse.LICell()),
-    )
-    return Network("norse", model, (1, 28, 28), 20.0)
+
+    def build() -> nn.Module:
+        return norse.SequentialState(
+            *(nn.Conv2d(1, 20, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
+            *(nn.Conv2d(20, 50, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
+            *(nn.Flatten(), nn.Linear(4 * 4 * 50, 500), norse.LIFCell()),
+            *(nn.Linear(500, 10, bias=False), norse.LICell()),
+        )
+
+    return Network("norse", build, (1, 28, 28), 20.0)
 
 
 def jelly_conv() -> Run:
@@ -132,23 +147,21 @@ def fused(model: nn.Module) -> Run:
     return run
 
 
-def contestants(network: Network, x: Tensor, with_compile: bool) -> dict[str, Run]:
+def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
     """Every way to run ``network``; all start with the same weights."""
-    torch.manual_seed(0)
-    for module in network.model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()  # pyright: ignore[reportCallIssue]
-    hoisted = next(i for i, m in enumerate(network.model.children()) if isinstance(m, (snn.Leaky, norse.LIFCell)))
-    swapped = copy.deepcopy(network.model)
-    snn_lnm.swap(swapped)
+    layers = enumerate(network.model().children())
+    hoisted = next(place for place, layer in layers if isinstance(layer, (snn.Leaky, norse.LIFCell)))
+    swapped = [network.model(), network.model()]
+    for model in swapped:
+        snn_lnm.swap(model)
     runs = {
-        "fused": fused(swapped),
-        "swapped loop": loop(copy.deepcopy(swapped)),
-        "best loop": loop(copy.deepcopy(network.model), hoisted),
-        "stock loop": loop(copy.deepcopy(network.model)),
+        "fused": fused(swapped[0]),
+        "swapped loop": loop(swapped[1]),
+        "best loop": loop(network.model(), hoisted),
+        "stock loop": loop(network.model()),
     }
     if with_compile:
-        runs["compiled loop"] = torch.compile(loop(copy.deepcopy(network.model), hoisted))
+        runs["compiled loop"] = torch.compile(loop(network.model(), hoisted))
     return runs | {name: build() for name, build in network.other_models.items()}
 
 
