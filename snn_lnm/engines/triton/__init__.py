@@ -25,7 +25,7 @@ from snn_lnm.surrogate import _BY_NAME, ATan, Surrogate
 __all__ = ["backward", "forward", "launches", "obstacle", "plan"]
 
 MINIMUM = Version("3.4")  # named tuples inside kernels
-THREADS = 64  # of a program; each moves 16 bytes of input at a time
+THREADS = 64  # of a program; each moves 16 bytes of the membrane at a time
 PROGRAMS = 1024  # enough to fill a GPU: repeats are shared out to no more than about as many
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
 ALIGN = 16  # elements; sizes that are multiples of it give vector accesses
@@ -41,7 +41,7 @@ def interpreted() -> bool:
 
 
 @functools.cache
-def _missing() -> str | None:
+def missing() -> str | None:
     try:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
@@ -63,7 +63,7 @@ def obstacle(device: torch.device, surrogate: Surrogate, smooth: bool) -> str | 
         return f"the triton engine runs on GPU tensors, the input is on {device}."
     if smooth and isinstance(surrogate, ATan):
         return "Triton has no arctangent, ATan's primitive in smooth mode: use another surrogate there."
-    return _missing()
+    return missing()
 
 
 obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess] - functions take any
@@ -94,19 +94,27 @@ class Plan(NamedTuple):
         return -(-self.repeats // self.block_repeats)
 
     @property
+    def rows(self) -> int:
+        return self.period // max(1, self.span)
+
+    @property
+    def row_blocks(self) -> int:
+        return -(-self.span // self.block)
+
+    @property
     def programs(self) -> int:
-        return self.period // self.span * -(-self.span // self.block) * self.chunks
+        return self.rows * self.row_blocks * self.chunks
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The kernels' seven sizes."""
-        align = self.align
-        return (self.steps, self.neurons // align, self.period // align, self.span // align, *self[4:7])
+        """The kernels' sizes, in their order."""
+        scaled = (size // self.align for size in (self.neurons, self.period, self.span))
+        return (self.steps, *scaled, self.inner, self.repeats, self.block_repeats, self.rows, self.row_blocks)
 
 
 def plan(steps: int, neurons: int, inner: int, groups: int, itemsize: int) -> Plan:
     """The geometry for `[steps, neurons]`, neuron i of a step in group ``(i // inner) % groups``."""
-    block = THREADS * 16 // itemsize
+    block = THREADS * 16 // max(4, itemsize)
     if groups == 1:
         return Plan(steps, neurons, neurons, neurons, 1, 1, 1, True, block)
     period = inner * groups
@@ -214,12 +222,12 @@ class Launch(NamedTuple):
         if self.programs == 0:
             return
         with torch.cuda.device(device if device.type == "cuda" else -1):
-            self.kernel[(self.programs,)](*self.arguments, **self.constants, **launch_options())
+            self.kernel[(self.programs,)](*self.arguments, **self.constants, **launch_options(_warp_size()))
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(warp_size: int) -> dict[str, Any]:
     """Compiler options of every launch. Fused multiply-adds would change the bits."""
-    return {"num_warps": THREADS // _warp_size(), "enable_fp_fusion": False}
+    return {"num_warps": THREADS // warp_size, "enable_fp_fusion": False}
 
 
 @functools.cache
@@ -236,9 +244,7 @@ def _launch(name: str, law: Law, geometry: Plan, arguments: list[Tensor | None],
 
     shape = {"MANY": law.many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
     everything = (*arguments, *law.numbers, *geometry.sizes)
-    return Launch(
-        getattr(kernels, name), geometry.programs, everything, {"O": law.options(), **constants, **shape}
-    )
+    return Launch(getattr(kernels, name), geometry.programs, everything, {"O": law.options(), **constants, **shape})
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:

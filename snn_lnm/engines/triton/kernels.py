@@ -1,10 +1,10 @@
 """Two kernels, forward and backward: time runs inside, the state stays in registers.
 
 A step of the input is `repeats` times a `period` of neurons, `[groups, inner]`, over which the numbers of
-the law vary by group (MANY says which of them do). A program owns a block of neurons of the period, for all
-times and for `block_repeats` of the repeats. With SHARED the block lies within one group, whose numbers are
-scalars; else every lane loads its own. Sizes are int64 and never compiled in: `neurons`, `period` and `span`
-come divided by ALIGN, which tells the compiler what divides them.
+the law vary by group (MANY says which of them do). The period is cut into `rows` of `span` neurons, a row into
+`row_blocks` blocks. A program owns one block, for all times and for `block_repeats` of the repeats. With SHARED a
+row is a group, whose numbers are scalars; without, the period is one row and every lane loads its own. Sizes are
+never compiled in: `neurons`, `period` and `span` come divided by ALIGN, which tells the compiler what divides them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from snn_lnm.engines.triton.law import (
     synapse_backward,
 )
 
-SIZES = ["steps", "neurons", "period", "span", "inner", "repeats", "block_repeats"]
+SIZES = ["steps", "neurons", "period", "span", "inner", "repeats", "block_repeats", "rows", "row_blocks"]
 
 
 class Place(NamedTuple):
@@ -42,15 +42,15 @@ class Place(NamedTuple):
 
 
 @triton.jit
-def find_place(period, span, inner, repeats, block_repeats, SHARED: tl.constexpr, BLOCK: tl.constexpr):
-    """`span` is how far a block may reach: one group with SHARED, the period without."""
-    program = tl.program_id(0).to(tl.int64)
-    row_blocks = tl.cdiv(span, BLOCK)
-    blocks = (period // span) * row_blocks
-    row = (program % blocks) // row_blocks
-    within = (program % row_blocks) * BLOCK + tl.arange(0, BLOCK)
+def find_place(
+    span, inner, repeats, block_repeats, rows, row_blocks, SHARED: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    block = tl.program_id(0) % (rows * row_blocks)
+    chunk = tl.program_id(0) // (rows * row_blocks)
+    row = (block // row_blocks).to(tl.int64)
+    within = (block % row_blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     lane = row * span + within
-    first = (program // blocks) * block_repeats
+    first = chunk * block_repeats
     return Place(lane, within < span, row if SHARED else lane // inner, first, min(first + block_repeats, repeats))
 
 
@@ -82,12 +82,13 @@ def forward_kernel(
     x_ptr, v_ptr, current_ptr, spikes_ptr, h_ptr, last_v_ptr, last_current_ptr,
     coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr,
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
-    block_repeats: tl.int64,
+    block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     O: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Spikes, and where wanted the membrane, of all steps; the last state."""
+    tl.assume(steps > 0)
     neurons, period = neurons * ALIGN, period * ALIGN
-    p = find_place(period, span * ALIGN, inner, repeats, block_repeats, SHARED, BLOCK)
+    p = find_place(span * ALIGN, inner, repeats, block_repeats, rows, row_blocks, SHARED, BLOCK)
     n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, O)
     for r in range(p.first, p.last):
         base = r * period
@@ -121,10 +122,10 @@ def recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p
 
 
 @triton.jit
-def zeros(like, dtype: tl.constexpr, COLUMNS: tl.constexpr):
+def zeros(zero, COLUMNS: tl.constexpr):
     sums = ()
     for k in tl.static_range(len(COLUMNS)):
-        sums = sums + (tl.zeros(like.shape, dtype),)
+        sums = sums + (zero,)
     return sums
 
 
@@ -133,7 +134,20 @@ def add(sums, terms, COLUMNS: tl.constexpr):
     """The sums with the terms added, where they are wanted."""
     added = ()
     for k in tl.static_range(len(COLUMNS)):
-        added = added + (sums[k] + terms[k].to(sums[k].dtype) if COLUMNS[k] >= 0 else sums[k],)
+        added = added + (sums[k] + terms[k] if COLUMNS[k] >= 0 else sums[k],)
+    return added
+
+
+@triton.jit
+def add_to_totals(totals, sums, p, COLUMNS: tl.constexpr, SHARED: tl.constexpr):
+    """The totals, float64, with the sums added: over the lanes with SHARED, else lane by lane."""
+    added = ()
+    for k in tl.static_range(len(COLUMNS)):
+        if COLUMNS[k] >= 0:
+            term = sums[k].to(tl.float64)
+            added = added + (totals[k] + (tl.sum(tl.where(p.mask, term, 0.0), 0) if SHARED else term),)
+        else:
+            added = added + (totals[k],)
     return added
 
 
@@ -143,7 +157,7 @@ def backward_kernel(
     d_x_ptr, d_v_ptr, d_current_ptr, partial_ptr,
     coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr,
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
-    block_repeats: tl.int64,
+    block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     O: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr,
     ALIGN: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -152,13 +166,14 @@ def backward_kernel(
     A sum is taken over ROWS steps in the arithmetic type, then in float64.
     COLUMNS says where each of the sums of `[θ_0..θ_D, threshold, v_reset, gain, α]` goes, -1 for nowhere.
     """
+    tl.assume(steps > 0)
     neurons, period = neurons * ALIGN, period * ALIGN
-    p = find_place(period, span * ALIGN, inner, repeats, block_repeats, SHARED, BLOCK)
+    p = find_place(span * ALIGN, inner, repeats, block_repeats, rows, row_blocks, SHARED, BLOCK)
     n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, O)
     dtype: tl.constexpr = v_ptr.dtype.element_ty
     zero = tl.zeros((BLOCK,), dtype)
-    sums = zeros(zero, dtype, COLUMNS)
-    totals = zeros(zero, tl.float64, COLUMNS)
+    sums = zeros(zero, COLUMNS)
+    totals = zeros(tl.zeros((), tl.float64) if SHARED else zero.to(tl.float64), COLUMNS)
     for r in range(p.first, p.last):
         base = r * period
         if currents_ptr is not None:
@@ -180,9 +195,7 @@ def backward_kernel(
                 d_s = tl.load(d_spikes_ptr + row + p.lane, p.mask, 0.0).to(dtype)
             before_ptr = tl.where(t > 0, h_ptr + (row - neurons), v_ptr + base)
             before = tl.load(before_ptr + p.lane, p.mask, 0.0)
-            d_membrane, d_threshold, d_v_reset = reset_backward(
-                h, d_s, d_spikes_ptr is not None, d_state, d_next, n, O
-            )
+            d_membrane, d_threshold, d_v_reset = reset_backward(h, d_s, d_spikes_ptr is not None, d_state, d_next, n, O)
             if d_h_ptr is not None:
                 d_membrane += tl.load(d_h_ptr + row + p.lane, p.mask, 0.0)
             if d_last_v_ptr is not None:
@@ -209,17 +222,19 @@ def backward_kernel(
                 tl.store(d_x_ptr + row + p.lane, d_x.to(d_x_ptr.dtype.element_ty), p.mask)
             sums = add(sums, terms + (d_threshold, d_v_reset, d_gain, d_alpha), COLUMNS)
             if i % ROWS == ROWS - 1:
-                totals = add(totals, sums, COLUMNS)
-                sums = zeros(zero, dtype, COLUMNS)
+                totals = add_to_totals(totals, sums, p, COLUMNS, SHARED)
+                sums = zeros(zero, COLUMNS)
         if O.state_is_membrane:
             d_state, d_threshold, d_v_reset = reset_backward(h, zero, False, d_state, d_next, n, O)
-            none = zeros(zero, dtype, COLUMNS)
+            none = zeros(zero, COLUMNS)
             sums = add(sums, none[: O.degree + 1] + (d_threshold, d_v_reset, zero, zero), COLUMNS)
         if d_v_ptr is not None:
             tl.store(d_v_ptr + base + p.lane, d_state, p.mask)
         if d_current_ptr is not None:
             tl.store(d_current_ptr + base + p.lane, d_synaptic, p.mask)
-    store_partial(partial_ptr, add(totals, sums, COLUMNS), p, period, block_repeats, COLUMNS, WIDTH, SHARED)
+    store_partial(
+        partial_ptr, add_to_totals(totals, sums, p, COLUMNS, SHARED), p, period, block_repeats, COLUMNS, WIDTH, SHARED
+    )
 
 
 @triton.jit
@@ -232,8 +247,7 @@ def store_partial(
         if COLUMNS[k] >= 0:
             if SHARED:
                 row = tl.program_id(0).to(tl.int64)
-                total = tl.sum(tl.where(p.mask, totals[k], 0.0), 0)
-                tl.store(partial_ptr + row * WIDTH + COLUMNS[k], total)
+                tl.store(partial_ptr + row * WIDTH + COLUMNS[k], totals[k])
             else:
                 row = (p.first // block_repeats) * period + p.lane
                 tl.store(partial_ptr + row * WIDTH + COLUMNS[k], totals[k], p.mask)
