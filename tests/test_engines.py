@@ -186,7 +186,7 @@ def test_opcheck():
         arguments = (
             x.clone().requires_grad_(), state.v, current,
             numbers.coefficients.clone().requires_grad_(), *numbers[1:4], alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True,
+            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True, "cpp",
         )  # fmt: skip
         torch.library.opcheck(torch.ops.snn_lnm.forward.default, arguments)
 
@@ -221,8 +221,3 @@ def test_a_user_s_surrogate_runs_on_the_reference():
     assert functional.run(*problem, dynamics).spikes.unique().numel() > 2
     with pytest.raises(RuntimeError, match="callable of your own"):
         functional.run(*problem, dynamics, backend="cpp")
-
-
-def test_triton_is_refused_in_a_sentence():
-    with pytest.raises(RuntimeError, match="triton engine is not part of this release"):
-        functional.run(*problem_of((3, 2, 5)), backend="triton")

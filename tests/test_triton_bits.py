@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from triton_cases import DEVICE, SHAPES, on_device, poisoned, programs
+from triton_cases import DEVICE, SHAPES, fewer, on_device, poisoned, programs
 
 from snn_lnm import functional
 from snn_lnm.engines.triton import plan
@@ -26,6 +26,7 @@ def same(ours, law):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@fewer
 @given(st.data())
 def test_same_bits(dtype, data):
     arithmetic = torch.float64 if dtype == torch.float64 else torch.float32
@@ -36,6 +37,7 @@ def test_same_bits(dtype, data):
     assert all(map(same, found, outputs(problem, "reference")))
 
 
+@fewer
 @given(problems(dtype=torch.float32, shapes=SHAPES, max_steps=1))
 def test_same_bits_of_a_single_step(problem):
     problem = on_device(problem)
@@ -45,6 +47,7 @@ def test_same_bits_of_a_single_step(problem):
     assert all(map(same, found, outputs(problem, "reference", single_step=True)))
 
 
+@fewer
 @given(problems(dtype=torch.float32, shapes=SHAPES, max_steps=4))
 def test_spikes_alone_are_the_same(problem):
     """Inference keeps no membrane."""
@@ -60,6 +63,7 @@ def finite_smooth(problem):
     return not isinstance(problem.dynamics.surrogate, ATan)
 
 
+@fewer
 @given(problems(shapes=SHAPES, max_steps=3, smooth=True).filter(finite_smooth))
 def test_smooth_mode_agrees(problem):
     """A primitive's exponential may differ in its last bit, and the membrane carries that on."""

@@ -9,7 +9,7 @@ import test_gradients
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from triton_cases import DEVICE, SHAPES, on_device, poisoned, programs
+from triton_cases import DEVICE, SHAPES, fewer, on_device, poisoned, programs
 
 from snn_lnm import functional, surrogate
 from snn_lnm.parameters import Dynamics, Parameters, State
@@ -23,6 +23,7 @@ LAYOUTS = ["layer", "channel", "neuron"]
 CASES = [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)]
 
 
+@fewer
 @given(st.data())
 def test_same_gradients_to_the_bit_where_arithmetic_is_exact(data):
     problem = on_device(
@@ -34,6 +35,7 @@ def test_same_gradients_to_the_bit_where_arithmetic_is_exact(data):
         assert torch.equal(ours, law)
 
 
+@fewer
 @given(problems(shapes=SHAPES, max_steps=20, dyadic=False))
 def test_same_gradients(problem):
     """The bound is that of `test_engines.test_same_gradients`, for the same reasons."""

@@ -8,6 +8,7 @@ import contextlib
 
 import pytest
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from snn_lnm.engines import triton as engine
@@ -15,12 +16,16 @@ from snn_lnm.parameters import Parameters, State
 
 triton = pytest.importorskip("triton")
 
+# The interpreter is slow: a third of the profile's examples.
+fewer = settings(max_examples=max(1, settings.default.max_examples // 3))
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # Of one step, around the edges of blocks (256 neurons in float32, 128 in float64) and of groups.
 SHAPES = st.sampled_from(
-    [(1, 1), (2, 17), (1, 127), (1, 128), (1, 129), (3, 255), (1, 256), (1, 257), (2, 300), (7, 12)]
-    + [(2, 3, 7, 7), (2, 2, 16, 16), (2, 3, 32, 33), (1, 2, 8, 64)]
+    [
+        *[(1, 1), (2, 17), (1, 127), (1, 128), (1, 129), (3, 255), (1, 256), (1, 257), (2, 300), (7, 12)],
+        *[(2, 3, 7, 7), (2, 2, 16, 16), (2, 3, 32, 33), (1, 2, 8, 64)],
+    ]
 )
 
 

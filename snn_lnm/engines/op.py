@@ -43,20 +43,20 @@ _cpp_library.define("backward" + _BACKWARD % "bool need_parameters, bool need_cu
 
 
 def _forward(*arguments: Any) -> tuple[Tensor, ...]:
-    *arguments, engine = arguments
+    given, engine = arguments[:-1], arguments[-1]
     if engine == "triton":
-        return triton.forward(*arguments)
+        return triton.forward(*given)
     cpp.load()
-    return torch.ops.snn_lnm_cpp.forward.default(*arguments)
+    return torch.ops.snn_lnm_cpp.forward.default(*given)
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *arguments, needs, engine = arguments
+    given, needs, engine = arguments[:-2], arguments[-2], arguments[-1]
     if engine == "triton":
-        return triton.backward(*arguments, needs)
+        return triton.backward(*given, needs)
     cpp.load()
     # The gradients of gain and alpha are sums over the currents.
-    return torch.ops.snn_lnm_cpp.backward.default(*arguments, any(needs), needs[3] or needs[4])
+    return torch.ops.snn_lnm_cpp.backward.default(*given, any(needs), needs[3] or needs[4])
 
 
 for _device in ("CPU", "CUDA"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import math
 import os
 import shutil
 import types
@@ -19,10 +18,9 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
-from snn_lnm.parameters import STATE_DTYPE
-from snn_lnm.surrogate import _BY_NAME, ATan, Surrogate
+from snn_lnm.surrogate import _BY_NAME, ATan, Spike, Surrogate
 
-__all__ = ["backward", "forward", "launches", "obstacle", "plan"]
+__all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "plan", "prepare_backward", "prepare_forward"]
 
 MINIMUM = Version("3.4")  # named tuples inside kernels
 THREADS = 64  # of a program; each moves 16 bytes of the membrane at a time
@@ -57,7 +55,7 @@ def missing() -> str | None:
     return None
 
 
-def obstacle(device: torch.device, surrogate: Surrogate, smooth: bool) -> str | None:
+def obstacle(device: torch.device, surrogate: Spike, smooth: bool) -> str | None:
     """Why the Triton engine cannot run this, in a sentence; None if it can."""
     if device.type != "cuda" and not (interpreted() and device.type == "cpu"):
         return f"the triton engine runs on GPU tensors, the input is on {device}."
@@ -236,7 +234,8 @@ def _warp_size() -> int:
         return 32
     import triton
 
-    return triton.runtime.driver.active.get_current_target().warp_size
+    target: Any = triton.runtime.driver.active.get_current_target()
+    return target.warp_size
 
 
 def _launch(name: str, law: Law, geometry: Plan, arguments: list[Tensor | None], **constants: Any) -> Launch:
@@ -244,7 +243,7 @@ def _launch(name: str, law: Law, geometry: Plan, arguments: list[Tensor | None],
 
     shape = {"MANY": law.many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
     everything = (*arguments, *law.numbers, *geometry.sizes)
-    return Launch(getattr(kernels, name), geometry.programs, everything, {"O": law.options(), **constants, **shape})
+    return Launch(getattr(kernels, name), geometry.programs, everything, {"D": law.options(), **constants, **shape})
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:
@@ -267,7 +266,7 @@ def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) ->
     nothing = v.new_empty(0)
     spikes, h = torch.empty_like(x), x.new_empty(x.shape, dtype=v.dtype) if membrane else None
     membrane_is_last = membrane and law.single_step and law.reset not in ("hard", "soft")
-    last_v = h if membrane_is_last else torch.empty_like(v, memory_format=torch.contiguous_format)
+    last_v = h if h is not None and membrane_is_last else torch.empty_like(v, memory_format=torch.contiguous_format)
     last_current = None if law.alpha is None else torch.empty_like(last_v)
     inputs = [x, _contiguous(v), None if law.alpha is None else _contiguous(current)]
     launch = _launch("forward_kernel", law, law.plan(x), [*inputs, spikes, h, last_v, last_current])

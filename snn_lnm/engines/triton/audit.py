@@ -1,9 +1,9 @@
 """What the compiled kernels are made of, without a GPU: `python -m snn_lnm audit`.
 
-Every variant goes through the engine's own launcher, on tensors that hold nothing, and is then compiled ahead of time
-for each target. What is reported is read off the machine code: registers, spills, and of the innermost loop that
-touches memory, which is one or several steps in time, the width of loads and stores, bytes and instructions per neuron and
-step, and fused multiply-adds.
+Every variant goes through the engine's own launcher, on tensors that hold nothing, and is then compiled ahead of
+time for each target. What is reported is read off the machine code: registers, spills, and of the innermost loop
+that touches memory, which is one or several steps in time, the width of loads and stores, bytes and instructions
+per neuron and step, and fused multiply-adds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -252,7 +252,7 @@ def _cuobjdump(compiled: Any, what: str) -> str:
         return subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
 
 
-def _machine_code(compiled: Any, target: str) -> tuple[list[str], dict[str, str], dict[str, int]]:
+def _machine_code(compiled: Any, target: str) -> tuple[list[str], dict[str, str], dict[str, Any]]:
     """Its lines, how to read them, and what the kernel occupies."""
     if TARGETS[target][0] == "hip":
         text = compiled.asm["amdgcn"]
@@ -300,7 +300,7 @@ def inspect(variant: Variant, kernel: str, launch: Launch, target: str) -> Facts
         instructions=round(len(loop.instructions) * THREADS / block / steps, 1) if steps else 0.0,
         contractions=sum(bool(re.match(syntax["contraction"], i)) for i in loop.instructions),
     )
-    return Facts(**{**asdict(facts), "faults": tuple(_faults(facts, variant, launch, steps))})
+    return replace(facts, faults=tuple(_faults(facts, variant, launch, steps)))
 
 
 def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Iterator[str]:

@@ -65,16 +65,16 @@ def load_number(ptr, offset: tl.constexpr, size: tl.constexpr, p, MANY: tl.const
 
 
 @triton.jit
-def load_numbers(p, pointers, MANY: tl.constexpr, SHARED: tl.constexpr, O: tl.constexpr):
+def load_numbers(p, pointers, MANY: tl.constexpr, SHARED: tl.constexpr, D: tl.constexpr):
     coefficients = ()
-    for k in tl.static_range(O.degree + 1):
-        coefficients = coefficients + (load_number(pointers[0], k, O.degree + 1, p, MANY[0], SHARED),)
+    for k in tl.static_range(D.degree + 1):
+        coefficients = coefficients + (load_number(pointers[0], k, D.degree + 1, p, MANY[0], SHARED),)
     threshold = load_number(pointers[1], 0, 1, p, MANY[1], SHARED)
     v_reset = load_number(pointers[2], 0, 1, p, MANY[2], SHARED)
     gain = load_number(pointers[3], 0, 1, p, MANY[3], SHARED)
-    alpha = gain if O.synapse == "" else load_number(pointers[4], 0, 1, p, MANY[4], SHARED)
-    lowest = lowest_slope(gain, O)
-    return Numbers(coefficients, threshold, v_reset, gain, alpha, line_slope(coefficients, lowest, O), lowest)
+    alpha = gain if D.synapse == "" else load_number(pointers[4], 0, 1, p, MANY[4], SHARED)
+    lowest = lowest_slope(gain, D)
+    return Numbers(coefficients, threshold, v_reset, gain, alpha, line_slope(coefficients, lowest, D), lowest)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -83,41 +83,41 @@ def forward_kernel(
     coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr,
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
-    O: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
+    D: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Spikes, and where wanted the membrane, of all steps; the last state."""
     tl.assume(steps > 0)
     neurons, period = neurons * ALIGN, period * ALIGN
     p = find_place(span * ALIGN, inner, repeats, block_repeats, rows, row_blocks, SHARED, BLOCK)
-    n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, O)
+    n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, D)
     for r in range(p.first, p.last):
         base = r * period
         h = tl.load(v_ptr + base + p.lane, p.mask, 0.0)
-        synaptic = h if O.synapse == "" else tl.load(current_ptr + base + p.lane, p.mask, 0.0)
+        synaptic = h if D.synapse == "" else tl.load(current_ptr + base + p.lane, p.mask, 0.0)
         spike = tl.zeros_like(h)
         entering = h
-        if O.state_is_membrane:
-            spike = fire(h, n, O)
-            entering = after_reset(h, spike, n, O)
+        if D.state_is_membrane:
+            spike = fire(h, n, D)
+            entering = after_reset(h, spike, n, D)
         for t in range(steps):
             row = base + t * neurons
             x = tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(h.dtype)
-            h, entering, spike, synaptic = step(x, entering, spike, synaptic, n, O)
+            h, entering, spike, synaptic = step(x, entering, spike, synaptic, n, D)
             tl.store(spikes_ptr + row + p.lane, spike.to(spikes_ptr.dtype.element_ty), p.mask)
             if h_ptr is not None:
                 tl.store(h_ptr + row + p.lane, h, p.mask)
-        tl.store(last_v_ptr + base + p.lane, h if O.state_is_membrane else entering, p.mask)
-        if O.synapse != "":
+        tl.store(last_v_ptr + base + p.lane, h if D.state_is_membrane else entering, p.mask)
+        if D.synapse != "":
             tl.store(last_current_ptr + base + p.lane, synaptic, p.mask)
 
 
 @triton.jit
-def recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, O: tl.constexpr):
+def recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D: tl.constexpr):
     """The current of every step, which the forward pass does not keep."""
     state = tl.load(current_ptr + base + p.lane, p.mask, 0.0)
     for t in range(steps):
         row = base + t * neurons
-        current, state = synapse(tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(state.dtype), state, n, O)
+        current, state = synapse(tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(state.dtype), state, n, D)
         tl.store(currents_ptr + row + p.lane, current, p.mask)
 
 
@@ -158,8 +158,8 @@ def backward_kernel(
     coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr,
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
-    O: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr,
-    ALIGN: tl.constexpr, ROWS: tl.constexpr,
+    D: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr,
+    BLOCK: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of input and starting state, and this program's partial sums of the parameters' gradients.
 
@@ -169,7 +169,7 @@ def backward_kernel(
     tl.assume(steps > 0)
     neurons, period = neurons * ALIGN, period * ALIGN
     p = find_place(span * ALIGN, inner, repeats, block_repeats, rows, row_blocks, SHARED, BLOCK)
-    n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, O)
+    n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, D)
     dtype: tl.constexpr = v_ptr.dtype.element_ty
     zero = tl.zeros((BLOCK,), dtype)
     sums = zeros(zero, COLUMNS)
@@ -177,13 +177,13 @@ def backward_kernel(
     for r in range(p.first, p.last):
         base = r * period
         if currents_ptr is not None:
-            recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, O)
+            recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D)
         h = tl.load(h_ptr + base + (steps - 1) * neurons + p.lane, p.mask, 0.0)
         d_state = zero
         d_synaptic = zero
         d_next = zero
         if d_last_v_ptr is not None:
-            if not O.state_is_membrane:
+            if not D.state_is_membrane:
                 d_state = tl.load(d_last_v_ptr + base + p.lane, p.mask, 0.0)
         if d_last_current_ptr is not None:
             d_synaptic = tl.load(d_last_current_ptr + base + p.lane, p.mask, 0.0)
@@ -195,39 +195,39 @@ def backward_kernel(
                 d_s = tl.load(d_spikes_ptr + row + p.lane, p.mask, 0.0).to(dtype)
             before_ptr = tl.where(t > 0, h_ptr + (row - neurons), v_ptr + base)
             before = tl.load(before_ptr + p.lane, p.mask, 0.0)
-            d_membrane, d_threshold, d_v_reset = reset_backward(h, d_s, d_spikes_ptr is not None, d_state, d_next, n, O)
+            d_membrane, d_threshold, d_v_reset = reset_backward(h, d_s, d_spikes_ptr is not None, d_state, d_next, n, D)
             if d_h_ptr is not None:
                 d_membrane += tl.load(d_h_ptr + row + p.lane, p.mask, 0.0)
             if d_last_v_ptr is not None:
-                if O.state_is_membrane:
+                if D.state_is_membrane:
                     d_membrane += tl.load(d_last_v_ptr + base + p.lane, p.mask & (i == 0), 0.0)
 
             h = before
-            if O.reset != "none" and O.reset != "soft_next":
-                after = reset(before, fire(before, n, O), n, O)
-                before = after if O.state_is_membrane else tl.where(t > 0, after, before)
+            if D.reset != "none" and D.reset != "soft_next":
+                after = reset(before, fire(before, n, D), n, D)
+                before = after if D.state_is_membrane else tl.where(t > 0, after, before)
             current = zero
             earlier = zero
-            if COLUMNS[O.degree + 3] >= 0 or COLUMNS[O.degree + 4] >= 0:
-                if O.synapse == "":
+            if COLUMNS[D.degree + 3] >= 0 or COLUMNS[D.degree + 4] >= 0:
+                if D.synapse == "":
                     current = tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(dtype)
                 else:
                     current = tl.load(currents_ptr + row + p.lane, p.mask, 0.0)
                     earlier_ptr = tl.where(t > 0, currents_ptr + (row - neurons), current_ptr + base)
                     earlier = tl.load(earlier_ptr + p.lane, p.mask, 0.0)
-            d_state, d_current, terms, d_gain = charge_backward(before, current, d_membrane, n, O)
+            d_state, d_current, terms, d_gain = charge_backward(before, current, d_membrane, n, D)
             d_next = d_membrane
-            d_x, d_synaptic, d_alpha = synapse_backward(current, earlier, d_current, d_synaptic, n, O)
+            d_x, d_synaptic, d_alpha = synapse_backward(current, earlier, d_current, d_synaptic, n, D)
             if d_x_ptr is not None:
                 tl.store(d_x_ptr + row + p.lane, d_x.to(d_x_ptr.dtype.element_ty), p.mask)
             sums = add(sums, terms + (d_threshold, d_v_reset, d_gain, d_alpha), COLUMNS)
             if i % ROWS == ROWS - 1:
                 totals = add_to_totals(totals, sums, p, COLUMNS, SHARED)
                 sums = zeros(zero, COLUMNS)
-        if O.state_is_membrane:
-            d_state, d_threshold, d_v_reset = reset_backward(h, zero, False, d_state, d_next, n, O)
+        if D.state_is_membrane:
+            d_state, d_threshold, d_v_reset = reset_backward(h, zero, False, d_state, d_next, n, D)
             none = zeros(zero, COLUMNS)
-            sums = add(sums, none[: O.degree + 1] + (d_threshold, d_v_reset, zero, zero), COLUMNS)
+            sums = add(sums, none[: D.degree + 1] + (d_threshold, d_v_reset, zero, zero), COLUMNS)
         if d_v_ptr is not None:
             tl.store(d_v_ptr + base + p.lane, d_state, p.mask)
         if d_current_ptr is not None:
