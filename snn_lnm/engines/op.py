@@ -7,7 +7,7 @@ Both take the parameters flat: one value for the layer or one per group, where n
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -186,6 +186,18 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     return inner, flat
 
 
+def _order_in_memory(x: Tensor, single_step: bool) -> list[int] | None:
+    """The order of a step's dimensions in which a permuted ``x``, channels-last for example, is contiguous.
+
+    None if ``x`` is contiguous as it is, or in no order with time outermost.
+    """
+    if x.is_contiguous():
+        return None
+    first = 0 if single_step else 1
+    order = sorted(range(x.dim() - first), key=lambda i: -x.stride(i + first))
+    return order if x.permute(*range(first), *(i + first for i in order)).is_contiguous() else None
+
+
 def run(
     engine: str,
     x: Tensor,
@@ -195,7 +207,46 @@ def run(
     single_step: bool,
     membrane: bool,
 ) -> tuple[Tensor, Tensor, State]:
-    """The law through a compiled engine, ``"cpp"`` or ``"triton"``; same contract as `reference.scan`."""
+    """The law through a compiled engine, ``"cpp"`` or ``"triton"``; same contract as `reference.scan`.
+
+    Neurons do not see each other, so an input that is dense in another order of its dimensions is
+    computed in that order, without a copy.
+    """
+    order = _order_in_memory(x, single_step)
+    if order is None:
+        return _run(engine, x, state, parameters, dynamics, single_step, membrane)
+    first, dims = 0 if single_step else 1, len(order)
+
+    def permute(value: Tensor | None, order: list[int], leading: int, trailing: int = 0) -> Any:
+        if value is None:
+            return None
+        missing = leading + dims + trailing - value.dim()
+        spread = value.reshape(*[1] * missing, *value.shape)
+        last = range(leading + dims, leading + dims + trailing)
+        return spread.permute(*range(leading), *(i + leading for i in order), *last)
+
+    numbers = [
+        value if value is None or value.numel() == 1 else permute(value, order, 0, int(k == 0))
+        for k, value in enumerate(parameters)
+    ]
+    numbers = Parameters(*cast("list[Tensor]", numbers))
+    start = State(*(permute(value, order, 0) for value in state))
+    spikes, h, last = _run(engine, permute(x, order, first), start, numbers, dynamics, single_step, membrane)
+    back = sorted(range(dims), key=lambda i: order[i])
+    h = permute(h, back, first) if h.dim() == x.dim() else h
+    last = State(*(permute(value, back, 0) for value in last))
+    return permute(spikes, back, first), h, last
+
+
+def _run(
+    engine: str,
+    x: Tensor,
+    state: State,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    single_step: bool,
+    membrane: bool,
+) -> tuple[Tensor, Tensor, State]:
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
     step = x.shape if single_step else x.shape[1:]
