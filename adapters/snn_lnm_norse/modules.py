@@ -36,7 +36,8 @@ class RegisteredNeuron(HasDynamics):
     """Mixin: the parameters live in the module, so that they are trained, moved, saved and pickled.
 
     ``coefficients`` become an ``nn.Parameter`` (or a buffer, ``learn_coefficients=False``); the other
-    numbers of ``p`` become buffers, or parameters where they were given as such.
+    numbers of ``p`` become buffers, or parameters where they were given as such. ``.to(dtype)`` moves the
+    parameters; buffers keep their dtype, as Norse's own numbers do.
     """
 
     DETACH_RESET = False
@@ -66,6 +67,16 @@ class RegisteredNeuron(HasDynamics):
                 self.register_parameter(name, value)
             else:
                 self.register_buffer(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # The host's dt·τ⁻¹ is rounded in the dtype of τ⁻¹, which .double() does not change there.
+        before = {name: self._buffers[name] for name in NUMBERS if self._buffers.get(name) is not None}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
 
     @property
     def p(self) -> LNMParameters:
