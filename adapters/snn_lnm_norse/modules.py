@@ -70,10 +70,10 @@ class RegisteredNeuron(HasDynamics):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         # The host's dt·τ⁻¹ is rounded in the dtype of τ⁻¹, which .double() does not change there.
-        before = {name: self._buffers[name] for name in NUMBERS if self._buffers.get(name) is not None}
+        before = {name: buffer for name, buffer in self.named_buffers(recurse=False) if name in NUMBERS}
         super()._apply(fn, recurse)
         for name, old in before.items():
-            new = self._buffers[name]
+            new = self.get_buffer(name)
             if new.dtype != old.dtype:
                 self._buffers[name] = old.to(new.device)
         return self

@@ -94,6 +94,13 @@ def test_given_parameters_stay_parameters():
     assert tau.grad != 0
 
 
+def test_only_what_is_learned_changes_its_dtype():
+    neuron = LNMCell(FAST._replace(v_th=nn.Parameter(torch.tensor(0.7)))).half().to("meta")
+    tensors = {**dict(neuron.named_parameters()), **dict(neuron.named_buffers())}
+    assert {name for name, value in tensors.items() if value.dtype == torch.float16} == {"coefficients", "v_th"}
+    assert len(tensors) == 6 and all(value.is_meta for value in tensors.values())
+
+
 HOST = norse.LIFParameters(tau_mem_inv=torch.tensor(500.0))
 BOX = norse.LIFBoxParameters(tau_mem_inv=torch.tensor(900.0), v_th=torch.tensor(0.25))
 
