@@ -72,13 +72,14 @@ def words_of(draw, kind):
     return {"p": p, "dt": draw(st.sampled_from([0.001, 0.0007, 0.0015625]))}
 
 
-@pytest.mark.parametrize("order", ["swap", "double, swap", "swap, double"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data(), degree=st.integers(1, 5), seed=st.integers(0, 2**31))
-def test_swapped_is_native(kind, order, data, degree, seed):
+def test_swapped_is_native(kind, dtype, data, degree, seed):
     """In float32; and in float64, whichever comes first, the swap or ``.double()``."""
+    orders = ["double, swap", "swap, double"] if dtype == torch.float64 else ["swap"]
+    order = data.draw(st.sampled_from(orders))
     native, ours = pair(kind, data.draw(words_of(kind)), degree, seed, order)
-    dtype = torch.float64 if "double" in order else torch.float32
     shape = data.draw(st.sampled_from([(HIDDEN,), (3, HIDDEN), (2, 3, HIDDEN)]))
     steps = data.draw(st.integers(1, 8))
     x = (torch.randn(steps, *shape, dtype=torch.float64) * data.draw(st.sampled_from([1.0, 4.0]))).to(dtype)
