@@ -1,5 +1,6 @@
 """The suite under old, new and reduced installations: `make test-matrix`, or `python tests/matrix.py [cell ...]`.
 
+Versions differ in their interfaces, hardly in their numbers: Hypothesis tries fewer examples than in `make test`.
 Each cell is an environment of its own under `.matrix/`, built once (delete the folder to build it anew). The exit
 status is the number of cells that are not green; one that cannot be built is not.
 """
@@ -87,7 +88,7 @@ def versions(folder: Path) -> str:
 
 def test(folder: Path, cell: Cell) -> tuple[bool, str]:
     """Whether the suite is green there, and pytest's last line. The engine is compiled anew for the cell."""
-    command = [str(folder / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider"]
+    command = [str(folder / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider", "--hypothesis-profile=quick"]
     command += [f"--ignore={path}" for path in cell.left_out]
     environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
     with open(folder / "pytest.log", "w+") as log:

@@ -58,7 +58,7 @@ class RegisteredNeuron(HasDynamics):
         dynamics = dynamics_of(p, self.DETACH_RESET)
         if learn_coefficients and not isinstance(theta, nn.Parameter):
             numbers["coefficients"] = nn.Parameter(theta)
-        self._words = p._replace(domain=None, **dict.fromkeys(NUMBERS))
+        self._words = {name: value for name, value in p._asdict().items() if name not in (*NUMBERS, "domain")}
         self.dynamics = dynamics
         for name, value in numbers.items():
             self._parameters.pop(name, None)
@@ -84,7 +84,7 @@ class RegisteredNeuron(HasDynamics):
 
         Setting it makes new parameters of the module: build the optimizer after that.
         """
-        return self._words._replace(domain=self.domain, **{name: getattr(self, name) for name in NUMBERS})
+        return LNMParameters(domain=self.domain, **self._words, **{name: getattr(self, name) for name in NUMBERS})
 
     @p.setter
     def p(self, value: LNMParameters) -> None:
@@ -240,7 +240,7 @@ class RecurrentNeuron(RegisteredNeuron):
         return f"{sizes}, {super().extra_repr()}"
 
     def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
-        dims = (*dims, int(self.hidden_size))
+        dims = (*dims, len(self.recurrent_weights))
         return recurrent_state(torch.zeros(dims, dtype=x.dtype, device=x.device), *self._at_rest(dims, x))
 
     def _step(self, x: Tensor, state: Any, weights: Tensor) -> tuple[Tensor, Any]:
