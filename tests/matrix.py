@@ -98,6 +98,10 @@ def test(folder: Path, cell: Cell) -> tuple[bool, str]:
     return status == 0, re.sub(r" in [\d.]+s.*", "", lines[-1]).strip("= ")
 
 
+def count(folder: str) -> int:
+    return sum(path.read_text(encoding="utf-8").count("def test_") for path in (ROOT / folder).glob("test_*.py"))
+
+
 def main(names: list[str]) -> int:
     unknown = set(names) - set(CELLS)
     if unknown:
@@ -115,8 +119,8 @@ def main(names: list[str]) -> int:
         row = [f"{name:8} {'green' if green else 'RED':6} {result}"]
         if (folder / ".built").exists():
             row.append(f"{'':15} {versions(folder)}")
-        row += [f"{'':15} without {path}: {cell.because}" for path in cell.left_out]
-        row += [] if green else [f"{'':15} see {folder / 'pytest.log'}"]
+        row += [f"{'':15} {count(path)} test functions of {path} left out: {cell.because}" for path in cell.left_out]
+        row += [] if green or not (folder / ".built").exists() else [f"{'':15} see {folder / 'pytest.log'}"]
         rows.append("\n".join(row))
         print(rows[-1], flush=True)
     print("\n" + "\n".join(rows))
