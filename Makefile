@@ -1,4 +1,4 @@
-.PHONY: demo test bench
+.PHONY: demo test test-matrix bench
 PYTHON := .venv/bin/python
 
 .venv/.installed: pyproject.toml
@@ -14,6 +14,9 @@ test: .venv/.installed
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
 	$(PYTHON) -m pytest
+
+test-matrix:
+	python3 tests/matrix.py
 
 bench: .venv/.installed
 	$(PYTHON) -m benchmarks.layer --compile

@@ -1,4 +1,4 @@
-"""Hypothesis profiles and fixtures. `pytest --hypothesis-profile=nightly` looks longer."""
+"""Hypothesis profiles and fixtures. `pytest --hypothesis-profile=nightly` looks longer, `quick` less long."""
 
 import importlib
 import importlib.util
@@ -19,6 +19,7 @@ with warnings.catch_warnings():
 
 common = {"deadline": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **common)
+hypothesis.settings.register_profile("quick", max_examples=10, derandomize=True, **common)
 hypothesis.settings.register_profile("nightly", max_examples=20_000, **common)
 hypothesis.settings.load_profile("ci")
 
