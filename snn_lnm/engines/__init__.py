@@ -28,10 +28,15 @@ __all__ = ["Backend", "Engine", "check_name", "choose", "explain"]
 _warned: set[str] = set()
 
 
+def _transformed() -> bool:
+    """Within `torch.func.grad`, `vmap` and the like, where tensors may have no values to look at."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def _run_reference(
     x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
-    if not torch.compiler.is_compiling() and parameters.coefficients.device.type == "cpu":
+    if parameters.coefficients.device.type == "cpu" and not (torch.compiler.is_compiling() or _transformed()):
         check_finite("coefficients", parameters.coefficients)
     if not single_step:
         return reference.scan(x, state, parameters, dynamics)
@@ -43,6 +48,8 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     """Why ``backend`` cannot run this, in a sentence; None if it can."""
     if backend == "reference":
         return None
+    if _transformed():
+        return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
     if backend == "triton":
         return "the triton engine is not part of this release."
     if type(dynamics.surrogate) not in _COMPILED:

@@ -41,7 +41,7 @@ def main(words: list[str] | None = None) -> int:
         tree, compiler = copy_tree(folder), fast_compiler(folder)
         tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
         if tests:
-            sound = run_tests(tree, tests)
+            sound = run_tests(tree, tests, "brief")
             print(f"without any mutant: {sound.killed_by or sound.problem or 'all pass'} ({sound.seconds:.0f} s)")
             if sound.killed_by or sound.problem:
                 return 1

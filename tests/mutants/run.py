@@ -74,27 +74,28 @@ def fast_compiler(folder: Path) -> Path:
     return path
 
 
-def _child(tree: Path, tests: tuple[str, ...], failure: Path, output: Path, compiler: Path | None) -> None:
-    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def _child(tree: Path, tests: tuple[str, ...], failure: Path, profile: str, compiler: Path | None) -> None:
+    log = os.open(failure.with_name("output"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(tree)
     sys.path[:0] = [str(tree), str(tree / "adapters")]
     sys.dont_write_bytecode = True  # a restored file may have the size and the second of its mutant
     if compiler is not None:
-        os.environ.update(CXX=str(compiler), TORCH_EXTENSIONS_DIR=str(output.parent / "extensions"))
+        os.environ.update(CXX=str(compiler), TORCH_EXTENSIONS_DIR=str(failure.with_name("extensions")))
     import pytest
 
-    quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning",
+             f"--hypothesis-profile={profile}"]  # fmt: skip
     os._exit(pytest.main(["-x", *quiet, *tests], plugins=[FirstFailure(failure)]))
 
 
-def run_tests(tree: Path, tests: tuple[str, ...], compiler: Path | None = None) -> Verdict:
-    """Run ``tests`` in ``tree``, in a child of its own."""
+def run_tests(tree: Path, tests: tuple[str, ...], profile: str, compiler: Path | None = None) -> Verdict:
+    """Run ``tests`` in ``tree``, in a child of its own, with Hypothesis' ``profile``."""
     failure, output = tree.parent / "failure", tree.parent / "output"
     failure.unlink(missing_ok=True)
     start = time.monotonic()
-    child = get_context("fork").Process(target=_child, args=(tree, tests, failure, output, compiler))
+    child = get_context("fork").Process(target=_child, args=(tree, tests, failure, profile, compiler))
     child.start()
     child.join(LIMIT)
     if child.is_alive():
@@ -117,6 +118,6 @@ def try_mutant(tree: Path, mutant: Mutant, compiler: Path | None) -> Verdict:
     text = path.read_text()
     path.write_text(mutant.applied(text))
     try:
-        return run_tests(tree, mutant.tests, compiler if mutant.builds else None)
+        return run_tests(tree, mutant.tests, "mutants", compiler if mutant.builds else None)
     finally:
         path.write_text(text)
