@@ -43,6 +43,14 @@ class FirstFailure:
             self.path.write_text(report.nodeid)
 
 
+class OneOfEach:
+    """pytest plugin: of each test the first case only, to see that it runs."""
+
+    def pytest_collection_modifyitems(self, items) -> None:
+        seen: set[str] = set()
+        items[:] = [item for item in items if not (key := item.nodeid.split("[")[0]) in seen and not seen.add(key)]
+
+
 def copy_tree(folder: Path) -> Path:
     """A copy of what the tests need, under ``folder``."""
     tree = folder / "tree"
@@ -85,9 +93,10 @@ def _child(tree: Path, tests: tuple[str, ...], failure: Path, profile: str, comp
         os.environ.update(CXX=str(compiler), TORCH_EXTENSIONS_DIR=str(failure.with_name("extensions")))
     import pytest
 
+    plugins = [FirstFailure(failure), *([OneOfEach()] if profile == "brief" else [])]
     quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning",
              f"--hypothesis-profile={profile}"]  # fmt: skip
-    os._exit(pytest.main(["-x", *quiet, *tests], plugins=[FirstFailure(failure)]))
+    os._exit(pytest.main(["-x", *quiet, *tests], plugins=plugins))
 
 
 def run_tests(tree: Path, tests: tuple[str, ...], profile: str, compiler: Path | None = None) -> Verdict:
