@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from snn_lnm import functional, surrogate
 from snn_lnm.parameters import Dynamics, Parameters, State
@@ -47,6 +48,7 @@ def case(layout, dynamics, synapse):
     return run, [leaf.requires_grad_() for leaf in leaves]
 
 
+MILD = st.sampled_from([surrogate.ATan(), surrogate.ATan(0.7), surrogate.Sigmoid(3.0)])
 DOMAINS = {"bare": (None, "line"), "line": ((-0.9, 1.1), "line"), "constant": ((-0.9, 1.1), "constant")}
 
 
@@ -128,11 +130,12 @@ def test_gradcheck_outside_the_domain(charge, slope, gain_divides):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@given(problem=problems(dyadic=False, max_steps=3, max_degree=4, smooth=True, detach_reset=False))
+@given(problem=problems(dyadic=False, max_steps=3, max_degree=4, smooth=True, detach_reset=False, surrogate=MILD))
 def test_gradcheck_of_whatever_comes(backend, problem):
-    """Every option with every other, surrogates and mixed layouts included, where numbers stay moderate.
+    """Every option with every other, mixed layouts included, where numbers stay moderate.
 
-    Finite differences with steps of 1e-6 see 1e-10 of values below 100, and gradcheck allows 1e-5.
+    Finite differences with steps of 1e-6 see 1e-10 of values below 100, and gradcheck allows 1e-5. They
+    cannot see the slope beside a corner: surrogates that have one are checked above.
     """
     numbers = [value for value in (problem.x, *problem.state, *problem.parameters) if value is not None]
     synapse = problem.parameters.alpha is not None

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snn_lnm import LNM, functional
+from snn_lnm import LNM, State, functional
 from snn_lnm.testing import identical, problems
 
 
@@ -78,3 +78,22 @@ def test_inputs_are_never_written(dtype):
     neuron(x, state)
     neuron.step(x[0], state)
     assert torch.equal(x, kept[0]) and torch.equal(state.v, kept[1])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+def test_gradients_of_any_strides(backend):
+    """Inputs, states and incoming gradients may lie in memory in any order."""
+    found = []
+    for last in (False, True):
+        torch.manual_seed(3)
+
+        def lies(*shape, last=last):
+            value = torch.randn(shape)
+            return value.transpose(-1, -2).contiguous().transpose(-1, -2) if last else value
+
+        leaves = [lies(4, 2, 3).requires_grad_(), lies(2, 3).requires_grad_(), lies(2, 3).requires_grad_()]
+        neuron = LNM(charge="map", alpha=0.5, backend=backend)
+        spikes, end, h = neuron(leaves[0], State(*leaves[1:]), return_membrane=True)
+        outputs = [spikes, h, *end]
+        found.append(torch.autograd.grad(outputs, leaves, [lies(*value.shape) for value in outputs]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -26,15 +26,29 @@ def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     return found[part - 1 :: parts]
 
 
+def unapplicable(mutants: list[Mutant]) -> list[str]:
+    """Why mutants no longer apply to the code as it is; each needs a new anchor."""
+    problems = []
+    for mutant in mutants:
+        try:
+            mutant.applied((ROOT / mutant.file).read_text())
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+    return problems
+
+
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--slice", default="1/1", metavar="K/N", help="every N-th mutant, from the K-th on")
     parser.add_argument("--engine", choices=["python", "cpp", "all"], default="python", help="cpp mutants each build")
     parser.add_argument("--only", default="", metavar="WORDS", help="mutants whose file or description has these")
     mutants = chosen(parser.parse_args(words))
-    for mutant in MUTANTS:
-        mutant.applied((ROOT / mutant.file).read_text())
     begin, bad = time.monotonic(), 0
+    for problem in unapplicable(MUTANTS):
+        print(problem)
+        bad += 1
+    if bad:
+        return 1
     import_frameworks()
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
