@@ -55,7 +55,9 @@ def test_subnormal_numbers_are_kept(dtype, backend):
     out = functional.lnm(x, torch.tensor([0.0, 1.0], dtype=dtype), charge="map", backend=backend)
     assert all(torch.equal(out.membrane[t], (t + 1) * x[t]) for t in range(4)) and tiny > 0
     assert not out.spikes.any()
-    spikes = functional.lnm(x, torch.tensor([0.0, 1.0], dtype=dtype), charge="map", threshold=0.0, backend=backend).spikes
+    spikes = functional.lnm(
+        x, torch.tensor([0.0, 1.0], dtype=dtype), charge="map", threshold=0.0, backend=backend
+    ).spikes
     assert spikes[0].all()
 
 
@@ -88,7 +90,9 @@ def test_any_input_goes_through_as_the_law_says(dtype, values, reset, charge, do
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0), (0, 0, 0), (3, 0, 2, 0), (0,), (5,), (1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0), (0, 0, 0), (3, 0, 2, 0), (0,), (5,), (1, 1)], ids=str
+)
 def test_zero_size_everything(shape, backend):
     neuron = LNM(alpha=0.5, learn_threshold=True, learn_gain=True, learn_alpha=True, backend=backend)
     x = torch.zeros(shape, requires_grad=True)

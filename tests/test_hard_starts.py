@@ -1,4 +1,4 @@
-"""Starts of the C++ engine under hard conditions: eight at once, no room on the disk, a folder that cannot be written."""
+"""Hard starts of the C++ engine: eight at once, no room on the disk, a folder that cannot be written."""
 
 import errno
 import stat

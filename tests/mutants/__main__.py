@@ -1,4 +1,4 @@
-"""`python -m tests.mutants [--slice K/N] [--engine python|cpp|all] [--only WORDS]`: the table of mutants and their killers.
+"""The table of mutants and their killers: `python -m tests.mutants`, with --slice K/N, --engine or --only WORDS.
 
 Exits with 1 if a mutant survives, if a change no longer applies, or if a named test fails without any.
 """

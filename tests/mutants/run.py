@@ -48,7 +48,7 @@ class OneOfEach:
 
     def pytest_collection_modifyitems(self, items) -> None:
         seen: set[str] = set()
-        items[:] = [item for item in items if not (key := item.nodeid.split("[")[0]) in seen and not seen.add(key)]
+        items[:] = [item for item in items if (key := item.nodeid.split("[")[0]) not in seen and not seen.add(key)]
 
 
 def copy_tree(folder: Path) -> Path:
