@@ -5,7 +5,10 @@ from tests.mutants.mutant import Mutant
 LEAKY = "tests/snntorch/test_host.py::test_swapped_leaky_is_leaky"
 SYNAPTIC = "tests/snntorch/test_host.py::test_swapped_synaptic_is_synaptic"
 SNNTORCH_SUITE = "tests/test_conformance.py::TestSnnTorch"
-NORSE = "tests/norse/test_exact.py::test_swapped_is_native"
+NORSE = "tests/norse/test_exact.py::test_swapped_is_native[LIFCell-torch.float32]"
+BOX = "tests/norse/test_exact.py::test_swapped_is_native[LIFBoxCell-torch.float32]"
+IAF = "tests/norse/test_exact.py::test_swapped_is_native[IAFCell-torch.float32]"
+RECURRENT = "tests/norse/test_exact.py::test_swapped_is_native[LIFRecurrentCell-torch.float32]"
 JELLY = "tests/spikingjelly/test_jelly_bits.py::test_every_option_of_every_linear_node"
 JELLY_BACK = "tests/spikingjelly/test_jelly_swap.py::test_there_and_back"
 
@@ -126,9 +129,9 @@ MUTANTS = [
         "theta = _coefficients(options, p.v_leak,",
         "theta = _coefficients(options, 0 * torch.as_tensor(p.v_leak),",
     ),
-    norse("adapter", "the box adds v_leak as θ_0", '"bias": bias,', '"bias": None,'),
-    norse("adapter", "the box always resets to a value", '"reset": RESETS[p.reset_method]', '"reset": "hard"'),
-    norse("adapter", "IAF is a drift", '"charge": "map"', '"charge": "drift"'),
+    norse("adapter", "the box adds v_leak as θ_0", '"bias": bias,', '"bias": None,', BOX),
+    norse("adapter", "the box always resets to a value", '"reset": RESETS[p.reset_method]', '"reset": "hard"', BOX),
+    norse("adapter", "IAF is a drift", '"charge": "map"', '"charge": "drift"', IAF),
     norse("adapter", "the swap forgets dt", "kind(p=p, dt=old.dt, **options)", "kind(p=p, **options)"),
     norse(
         "functional",
@@ -144,6 +147,7 @@ MUTANTS = [
         "recurrent input is added in another order",
         "start = start._replace(current=start.current + driven.to(start.current.dtype))",
         "fed_back = driven + fed_back",
+        RECURRENT,
     ),
     norse(
         "functional",
@@ -152,7 +156,7 @@ MUTANTS = [
         "v = out.membrane",
         "tests/norse/test_modules.py::test_recorded_states_are_those_of_the_steps",
     ),
-    norse("modules", "a recurrent reset is attached", "DETACH_RESET = True", "DETACH_RESET = False"),
+    norse("modules", "a recurrent reset is attached", "DETACH_RESET = True", "DETACH_RESET = False", RECURRENT),
     norse(
         "surrogates",
         "super has an alpha in 1.1.0",

@@ -7,6 +7,7 @@ ORACLE = "tests/test_oracle_forward.py::test_every_combination_of_options"
 ANYTHING = "tests/test_oracle_forward.py::test_whatever_comes"
 GRADIENTS = "tests/test_oracle_gradients.py::test_spiking_gradients_to_the_bit"
 SLOPES = "tests/test_oracle_gradients.py::test_smooth_gradients_are_the_slopes_of_the_law"
+SAME = "tests/test_equivalences.py::test_"
 CALLS = "tests/test_bad_input.py::test_error"
 
 
@@ -71,6 +72,7 @@ MUTANTS = [
         "a map adds its own v",
         "return f + scale(current, parameters, dynamics)",
         "return v + f + scale(current, parameters, dynamics)",
+        SAME + "drift_residual_and_map_are_one_neuron",
     ),
     law(
         "a drift leaves out the current",
@@ -104,9 +106,15 @@ MUTANTS = [
         "gain_divides is ignored",
         "return u / parameters.gain if dynamics.gain_divides else parameters.gain * u",
         "return parameters.gain * u",
+        SAME + "dividing_by_a_power_of_two_is_multiplying_by_its_inverse",
     ),
     # ---- fire and reset
-    law("a spike compares h instead of h - ϑ", "u = h - parameters.threshold", "u = h"),
+    law(
+        "a spike compares h instead of h - ϑ",
+        "u = h - parameters.threshold",
+        "u = h",
+        SAME + "an_infinite_threshold_is_the_neuron_without_a_reset",
+    ),
     law("a soft reset subtracts v_reset", "return h - s * parameters.threshold", "return h - s * parameters.v_reset"),
     law("a soft reset adds", "return h - s * parameters.threshold", "return h + s * parameters.threshold"),
     law("a hard reset goes to zero", "(1 - s) * h + s * parameters.v_reset", "(1 - s) * h"),
@@ -156,8 +164,18 @@ MUTANTS = [
         "return spikes, h, State(v, synaptic)",
         "return spikes, h, State(v, state.current)",
     ),
-    law("the membrane is stale", "return spikes, h, State(v, synaptic)", "return spikes, h, State(state.v, synaptic)"),
-    law("time runs backwards", "x.to(arithmetic).unbind(0)", "x.to(arithmetic).flip(0).unbind(0)"),
+    law(
+        "the membrane is stale",
+        "return spikes, h, State(v, synaptic)",
+        "return spikes, h, State(state.v, synaptic)",
+        SAME + "a_pure_integrator_is_the_running_sum",
+    ),
+    law(
+        "time runs backwards",
+        "x.to(arithmetic).unbind(0)",
+        "x.to(arithmetic).flip(0).unbind(0)",
+        SAME + "between_spikes_degree_one_is_its_closed_form",
+    ),
     law(
         "half inputs are computed in half",
         "x.to(arithmetic).unbind(0)",
@@ -175,7 +193,7 @@ MUTANTS = [
         "[C] broadcasts from the right",
         "if len(layout) == 1 and len(step) > 2:",
         "if False:",
-        "tests/test_oracle_forward.py::test_layouts",
+        SAME + "neurons_move_with_their_numbers",
     ),
     numbers("a stale state is taken", "if value.shape != step:", "if False:", CALLS),
     numbers(
