@@ -69,11 +69,16 @@ class Surrogate:
 
 
 class _Step(torch.autograd.Function):
+    generate_vmap_rule = True  # for torch.func
+
     @staticmethod
-    def forward(ctx: Any, u: Tensor, surrogate: Surrogate, at_zero: bool) -> Tensor:
-        ctx.save_for_backward(u)
-        ctx.surrogate = surrogate
+    def forward(u: Tensor, surrogate: Surrogate, at_zero: bool) -> Tensor:
         return ((u >= 0) if at_zero else (u > 0)).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        u, ctx.surrogate, _ = inputs
+        ctx.save_for_backward(u)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Hypothesis profiles and fixtures. `pytest --hypothesis-profile=nightly` looks longer, `quick` less long."""
+"""Hypothesis profiles and fixtures. `pytest --hypothesis-profile=nightly` looks longer, for days, `quick` less long."""
 
 import importlib
 import importlib.util
@@ -20,7 +20,11 @@ with warnings.catch_warnings():
 common = {"deadline": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
 hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **common)
 hypothesis.settings.register_profile("quick", max_examples=10, derandomize=True, **common)
-hypothesis.settings.register_profile("nightly", max_examples=20_000, **common)
+hypothesis.settings.register_profile("nightly", max_examples=100_000, **common)
+# For tests/mutants: the examples of ci, but a failure need not be made small; "brief" is only to see that all runs.
+found = {"derandomize": True, "phases": [hypothesis.Phase.explicit, hypothesis.Phase.generate], **common}
+hypothesis.settings.register_profile("mutants", max_examples=60, **found)
+hypothesis.settings.register_profile("brief", max_examples=3, **found)
 hypothesis.settings.load_profile("ci")
 
 

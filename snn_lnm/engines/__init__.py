@@ -27,13 +27,22 @@ Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 __all__ = ["Backend", "Engine", "check_name", "choose", "explain"]
 
 _OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
+_MISSING: dict[str, Callable[[], str | None]] = {
+    "cpp": lambda: cpp.obstacle(),
+    "triton": lambda: triton.missing(),
+}  # looked up at each call
 _warned: set[str] = set()
+
+
+def _transformed() -> bool:
+    """Within `torch.func.grad`, `vmap` and the like, where tensors may have no values to look at."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _run_reference(
     x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
-    if not torch.compiler.is_compiling() and parameters.coefficients.device.type == "cpu":
+    if parameters.coefficients.device.type == "cpu" and not (torch.compiler.is_compiling() or _transformed()):
         check_finite("coefficients", parameters.coefficients)
     if not single_step:
         return reference.scan(x, state, parameters, dynamics)
@@ -45,6 +54,8 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     """Why ``backend`` cannot run this, in a sentence; None if it can."""
     if backend == "reference":
         return None
+    if _transformed():
+        return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
     if type(dynamics.surrogate) not in _COMPILED:
         return (
             f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
@@ -82,8 +93,8 @@ def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backe
         return partial(op.run, name)
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle}")
-    # The machine lacks something: worth a word. A surrogate of the user's own is not.
-    if obstacle not in _warned and _obstacle(name, x.device, Dynamics()) is not None:
+    # What the machine lacks is worth a word; a surrogate of the user's own is not.
+    if obstacle not in _warned and obstacle == _MISSING[name]():
         _warned.add(obstacle)
         warnings.warn(f"snn_lnm runs on its reference engine: {obstacle}", RuntimeWarning, stacklevel=4)
     return _run_reference
