@@ -18,7 +18,7 @@
 namespace lnm {
 
 constexpr int64_t kTile = 1024;      // neurons per tile at most
-constexpr int64_t kMixedTile = 256;  // where every vector has parameters and sums of its own in cache
+constexpr int64_t kMixedTile = 128;  // where every vector has parameters and sums of its own in cache
 constexpr int64_t kStreamBytes = int64_t{1} << 22;  // outputs larger than this bypass the caches
 constexpr int kSums = kMaxDegree + 5;               // θ_0..θ_8, threshold, v_reset, gain, alpha
 
@@ -110,14 +110,6 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
     d.surrogate = d.surrogate == 1;  // of the two without a function call
   }
   return d;
-}
-
-// Calls f(j, n) for each vector j of a row, n its number of elements: a constant but for the tail.
-template <class V, class F>
-LNM_INLINE inline void for_each_vector(int64_t width, F f) {
-  int64_t full = width / kLanes<V>;
-  for (int64_t j = 0; j < full; ++j) f(j, std::integral_constant<int64_t, kLanes<V>>{});
-  if (width % kLanes<V>) f(full, width % kLanes<V>);
 }
 
 template <class T>

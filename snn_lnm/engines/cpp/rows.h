@@ -16,19 +16,17 @@ using Floats = Vec<float>;
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 
-inline Floats widen(Halves bits, c10::BFloat16) {
-  Words wide = __builtin_convertvector(bits, Words) << 16;
-  Floats out;
-  std::memcpy(&out, &wide, sizeof out);
-  return out;
-}
+inline Floats widen(Halves bits, c10::BFloat16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
 
 inline Halves narrow(Floats value, c10::BFloat16) {
-  Words bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  Words bits = (Words)value, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   rounded = value == value ? rounded : Words{} + 0x7fc0;  // rounding must not turn a NaN into infinity
+#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts element by element
+  __m256i packed = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
+  return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
   return __builtin_convertvector(rounded, Halves);
+#endif
 }
 
 inline Floats widen(Halves bits, c10::Half) {
@@ -57,21 +55,19 @@ inline Halves narrow(Floats value, c10::Half) {
 
 template <class Half>
 void widen_row(const uint16_t* source, int64_t n, float* target) {
-  constexpr int64_t L = kLanes<Floats>;
-  for (int64_t i = 0; i < n; i += L) {
+  for_each_vector<Floats>(n, [&](int64_t j, auto lanes) LNM_INLINE {
     Halves bits{};
-    std::memcpy(&bits, source + i, std::min(L, n - i) * sizeof *source);
-    store(target + i, widen(bits, Half{}), std::min(L, n - i));
-  }
+    std::memcpy(&bits, source + j * kLanes<Floats>, lanes * sizeof *source);
+    store(target + j * kLanes<Floats>, widen(bits, Half{}), lanes);
+  });
 }
 
 template <class Half>
 void narrow_row(const float* source, int64_t n, uint16_t* target) {
-  constexpr int64_t L = kLanes<Floats>;
-  for (int64_t i = 0; i < n; i += L) {
-    Halves bits = narrow(load<Floats>(source + i, std::min(L, n - i)), Half{});
-    std::memcpy(target + i, &bits, std::min(L, n - i) * sizeof *target);
-  }
+  for_each_vector<Floats>(n, [&](int64_t j, auto lanes) LNM_INLINE {
+    Halves bits = narrow(load<Floats>(source + j * kLanes<Floats>, lanes), Half{});
+    std::memcpy(target + j * kLanes<Floats>, &bits, lanes * sizeof *target);
+  });
 }
 
 template <class T>

@@ -92,6 +92,14 @@ inline void store(Element<V>* target, V value, int64_t n) {
   std::memcpy(target, &value, static_cast<size_t>(n) * sizeof(*target));
 }
 
+// Calls f(j, n) for each vector j of a row, n its number of elements: a constant but for the tail.
+template <class V, class F>
+LNM_INLINE inline void for_each_vector(int64_t width, F f) {
+  int64_t full = width / kLanes<V>;
+  for (int64_t j = 0; j < full; ++j) f(j, std::integral_constant<int64_t, kLanes<V>>{});
+  if (width % kLanes<V>) f(full, width % kLanes<V>);
+}
+
 // A full-vector store that bypasses the caches: for outputs too large to be read back from them,
 // it saves reading each line before overwriting it. `target` must be aligned to the vector.
 template <class V>
