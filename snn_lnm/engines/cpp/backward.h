@@ -7,17 +7,21 @@
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and every combination of form and reset of degree 3.
-template <class T>
+// In float: any neuron of degree 1 to 3, and where a tile has one set of parameters every combination of
+// form and reset of degree 3. (With parameters per vector these bound the speed, not the branches.)
+template <class T, bool UNIFORM>
 constexpr auto backward_usual() {
-  std::array<Usual, std::is_same_v<T, float> ? 22 : 1> all{};
+  constexpr bool floats = std::is_same_v<T, float>;
+  std::array<Usual, floats ? (UNIFORM ? 22 : 4) : 1> all{};
   size_t i = 0;
-  if constexpr (std::is_same_v<T, float>) {
+  if constexpr (floats && UNIFORM) {
     for (int charge = 0; charge < 2; ++charge) {
       for (int reset = 0; reset < 5; ++reset) {
         for (int detach = reset == int(Reset::none); detach < 2; ++detach) all[i++] = {3, charge, reset, detach};
       }
     }
+  }
+  if constexpr (floats) {
     for (int degree = 3; degree > 0; --degree) all[i++] = {degree};
   }
   return all;
@@ -37,7 +41,8 @@ struct Backward {
   double* partial;  // [items, local_groups, kSums]; null if no parameter needs a gradient
   bool need_currents;  // for the gradients of gain and alpha
 
-  static constexpr auto usual = backward_usual<T>();
+  template <bool UNIFORM>
+  static constexpr auto usual = backward_usual<T, UNIFORM>();
   static constexpr int64_t L = kLanes<Vec<T>>;
   // Rows that the lanes sum in their own type before going to double.
   template <bool UNIFORM>
@@ -163,9 +168,6 @@ struct Backward {
     stream_fence();
   }
 };
-
-// Compiled in a file of its own: two processors build faster than one.
-extern template Run<Backward<float>> pick<Backward<float>, false>(const Dynamics& d);
 
 void run_all(const Backward<float>& pass);
 void run_all(const Backward<double>& pass);

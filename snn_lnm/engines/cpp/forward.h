@@ -1,6 +1,8 @@
 // The forward pass over time.
 #pragma once
 
+#include <array>
+
 #include "kernels.h"
 
 namespace lnm {
@@ -15,7 +17,8 @@ struct Forward {
   Output<T> spikes, h;       // h, last_v and last_current are null where not wanted
   T *last_v, *last_current;
 
-  static constexpr Usual usual[] = {{1}, {2}, {3}, {}};
+  template <bool UNIFORM>
+  static constexpr std::array<Usual, 4> usual = {{{1}, {2}, {3}, {}}};
 
   template <bool UNIFORM, Usual USUAL>
   void run(const Tile& tile) const {

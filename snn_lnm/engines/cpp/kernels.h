@@ -125,10 +125,11 @@ using Run = void (Pass::*)(const Tile&) const;
 
 template <class Pass, bool UNIFORM>
 Run<Pass> pick(const Dynamics& d) {
+  constexpr auto usual = Pass::template usual<UNIFORM>;
   Run<Pass> run = nullptr;
   [&]<size_t... I>(std::index_sequence<I...>) {
-    ((run = !run && d == specialise<Pass::usual[I]>(d) ? &Pass::template run<UNIFORM, Pass::usual[I]> : run), ...);
-  }(std::make_index_sequence<std::size(Pass::usual)>{});
+    ((run = !run && d == specialise<usual[I]>(d) ? &Pass::template run<UNIFORM, usual[I]> : run), ...);
+  }(std::make_index_sequence<usual.size()>{});
   return run;
 }
 
