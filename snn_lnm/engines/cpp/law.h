@@ -44,7 +44,7 @@ LNM_INLINE inline V horner(V v, const Numbers<V>& n, int degree) {
 }
 
 template <class V>
-LNM_INLINE inline V clamp(V v, V lo, V hi) {
+LNM_INLINE inline V clamp(V v, V lo, V hi) {  // lo ≤ hi
   V w = select(v > hi, hi, v);
   return select(w < lo, lo, w);
 }
@@ -54,7 +54,9 @@ void Numbers<V>::complete(const Dynamics& d) {
   const bool map = d.charge == Charge::map;
   const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
   lowest_slope = map ? splat<V>(-1) : d.gain_divides ? -2 * gain : -2 / gain;
-  slope = d.degree ? clamp(theta[1], lowest_slope, splat<V>(map)) : V{};
+  // The lower end is asked first: below zero a gain leaves the range empty, where `clamp` gives the other end.
+  const V highest = splat<V>(map), held = select(theta[1] > highest, highest, theta[1]);
+  slope = d.degree ? select(theta[1] < lowest_slope, lowest_slope, held) : V{};
   below = horner(lo, *this, d.degree) - (slope * lo + theta[0]);
   above = horner(hi, *this, d.degree) - (slope * hi + theta[0]);
 }
