@@ -27,6 +27,7 @@ SHAPES = ["32,64,4096", "128,64,512", "1000,32,128", "8,64,128,32,32"]
 FLAT_IN_TIME = [(steps, 64, 2**18 // steps) for steps in (4, 32, 256, 2048)]  # 16.8 million elements each
 FLAT_IN_SIZE = [(16, 8, 2**k) for k in (6, 10, 14, 18)]  # 8 thousand to 34 million elements
 Times = dict[str, list[float]]
+Layer = tuple[Parameters, Dynamics, torch.dtype]
 
 
 def parameters(shape: tuple[int, ...] = ()) -> Parameters:
@@ -35,16 +36,16 @@ def parameters(shape: tuple[int, ...] = ()) -> Parameters:
     return Parameters(theta.requires_grad_(), torch.tensor(THRESHOLD), torch.tensor(0.0), torch.tensor(1.0))
 
 
-def contestants(step: tuple[int, ...]) -> Iterator[tuple[str, Parameters, Dynamics, torch.dtype]]:
+def contestants(step: tuple[int, ...]) -> Iterator[tuple[str, Layer]]:
     layer, channel = parameters(), parameters((step[1], *[1] * (len(step) - 2)))
     for name, numbers in (("layer", layer), ("channel", channel)):
-        yield f"per {name}", numbers, DYNAMICS, torch.float32
+        yield f"per {name}", (numbers, DYNAMICS, torch.float32)
     for reset in ("hard", "soft", "none", "hard_next"):
-        yield reset, layer, replace(DYNAMICS, reset=reset), torch.float32
-    yield "hard, attached", layer, replace(DYNAMICS, reset="hard", detach_reset=False), torch.float32
-    yield "drift, hard", layer, replace(DYNAMICS, charge="drift", reset="hard"), torch.float32
-    yield "fast sigmoid", layer, replace(DYNAMICS, surrogate=FastSigmoid()), torch.float32
-    yield "bfloat16", layer, DYNAMICS, torch.bfloat16
+        yield reset, (layer, replace(DYNAMICS, reset=reset), torch.float32)
+    yield "hard, attached", (layer, replace(DYNAMICS, reset="hard", detach_reset=False), torch.float32)
+    yield "drift, hard", (layer, replace(DYNAMICS, charge="drift", reset="hard"), torch.float32)
+    yield "fast sigmoid", (layer, replace(DYNAMICS, surrogate=FastSigmoid()), torch.float32)
+    yield "bfloat16", (layer, DYNAMICS, torch.bfloat16)
 
 
 def interleaved(calls: dict[str, Callable[[], float]], rounds: int) -> Times:
@@ -58,13 +59,14 @@ def interleaved(calls: dict[str, Callable[[], float]], rounds: int) -> Times:
     return seconds
 
 
-def layer_call(shape: tuple[int, ...], numbers: Parameters, dynamics: Dynamics, dtype: torch.dtype) -> Callable[[], float]:
+def layer_call(shape: tuple[int, ...], layer: Layer) -> Callable[[], float]:
+    numbers, dynamics, dtype = layer
     x, d_spikes = torch.randn(shape, dtype=dtype).requires_grad_(), torch.randn(shape, dtype=dtype)
     return lambda: once(lambda x: functional.run(x, None, numbers, dynamics, backend="cpp").spikes, x, d_spikes)
 
 
 def against_floor(shape: tuple[int, ...], rounds: int) -> None:
-    calls = {name: layer_call(shape, *rest) for name, *rest in contestants(shape[1:])}
+    calls = {name: layer_call(shape, layer) for name, layer in contestants(shape[1:])}
     elements = torch.Size(shape).numel()
     seconds = interleaved({"copy floor": lambda: copy_floor(elements), **calls}, rounds)
     floor = seconds["copy floor"]
@@ -83,7 +85,7 @@ def against_floor(shape: tuple[int, ...], rounds: int) -> None:
 
 
 def flatness(name: str, shapes: list[tuple[int, ...]], rounds: int) -> None:
-    calls = {str(shape): layer_call(shape, parameters(), DYNAMICS, torch.float32) for shape in shapes}
+    calls = {str(shape): layer_call(shape, (parameters(), DYNAMICS, torch.float32)) for shape in shapes}
     seconds = interleaved(calls, rounds)
     print(f"\nns per element over {name} (median, min)")
     for shape, times in zip(shapes, seconds.values(), strict=True):

@@ -232,7 +232,9 @@ def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:
 
 def _common_shape(step: torch.Size, state: Any) -> torch.Size:
     """One step of the input broadcast with the state, as the host's sums would."""
-    shapes = [] if state is None else [torch.as_tensor(value).shape for value in state]
+    if state is None:
+        return step
+    shapes = [torch.as_tensor(value).shape for value in state]
     try:
         return torch.broadcast_shapes(step, *shapes)
     except RuntimeError:
