@@ -145,7 +145,7 @@ MUTANTS = [
     norse(
         "functional",
         "recurrent input is added in another order",
-        "start = start._replace(current=start.current + driven.to(start.current.dtype))",
+        "start = State(start.v, start.current + driven.to(start.current.dtype))",
         "fed_back = driven + fed_back",
         RECURRENT,
     ),
@@ -160,8 +160,8 @@ MUTANTS = [
     norse(
         "surrogates",
         "super has an alpha in 1.1.0",
-        "surrogates.SuperSpike(1.0 if SUPER_IGNORES_ALPHA else float(alpha))",
-        "surrogates.SuperSpike(float(alpha))",
+        'if method == "super" and SUPER_IGNORES_ALPHA:\n        return surrogates.SuperSpike(1.0)',
+        'if method == "super" and SUPER_IGNORES_ALPHA:\n        return surrogates.SuperSpike(float(alpha))',
     ),
     # ---- SpikingJelly
     jelly(

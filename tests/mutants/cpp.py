@@ -1,4 +1,4 @@
-"""Mutants of the C++ engine: law.h, kernels.h, ops.cpp. Each is compiled (without optimisation).
+"""Mutants of the C++ engine: law.h, kernels.h, forward.h, rows.h, ops.cpp. Each is compiled (without optimisation).
 
 The anchors are short on purpose: the files change for speed, the law does not.
 """
@@ -16,8 +16,8 @@ def law(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, "snn_lnm/engines/cpp/law.h", old, new, tests or (BITS,))
 
 
-def kernels(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(why, "snn_lnm/engines/cpp/kernels.h", old, new, tests or (BITS,))
+def kernels(why: str, old: str, new: str, *tests: str, file: str = "kernels.h") -> Mutant:
+    return Mutant(why, f"snn_lnm/engines/cpp/{file}", old, new, tests or (BITS,))
 
 
 def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
@@ -32,30 +32,35 @@ MUTANTS = [
     law("a soft reset adds", "h - s * n.threshold;", "h + s * n.threshold;"),
     law("soft_next resets at once", "d.reset == Reset::soft_next ? h : reset", "false ? h : reset"),
     law(
-        "the line's bracket is summed in another order",
-        "(slope * v + n.theta[0]) + (inside - (slope * w + n.theta[0]))",
-        "((slope * v + n.theta[0]) - (slope * w + n.theta[0])) + inside",
+        "the line's bracket forgets θ_0",
+        "below = horner(lo, *this, d.degree) - (slope * lo + theta[0])",
+        "below = horner(lo, *this, d.degree) - slope * lo",
     ),
-    law("the slope of a drift may expand", "d.gain_divides ? -2 * n.gain : -2 / n.gain", "-4 / n.gain"),
+    law("the slope of a drift may expand", "d.gain_divides ? -2 * gain : -2 / gain", "-4 / gain"),
     law("the synaptic state is stale", "state = current - n.alpha * current;", ""),
     law("a residual scales its input", "(v + scale(f, n, d)) + current", "(v + scale(f, n, d)) + scale(current, n, d)"),
     # ---- law.h, backward
     law(
         "the attached hard reset has no gradient",
-        "d_s += d_after * (n.v_reset - h)",
-        "d_s += d_after * n.v_reset * 0",
+        "d_s = fma(d_after, n.v_reset - h, d_s)",
+        "d_s = fma(d_after, n.v_reset * 0, d_s)",
         GRADIENTS,
     ),
     law("the threshold's gradient has the wrong sign", "sums.threshold -= d_u;", "sums.threshold += d_u;", GRADIENTS),
-    law("the soft reset's threshold is forgotten", "sums.threshold -= d_subtracted * s;", "", GRADIENTS),
-    law("v_reset gets no gradient", "sums.v_reset += d_after * s;", "", GRADIENTS),
+    law(
+        "the soft reset's threshold is forgotten",
+        "sums.threshold = fma(-d_subtracted, s, sums.threshold);",
+        "",
+        GRADIENTS,
+    ),
+    law("v_reset gets no gradient", "sums.v_reset = fma(d_after, s, sums.v_reset);", "", GRADIENTS),
     law(
         "outside the domain the slope is the polynomial's",
-        "d_f * select(inside, slope, lambda)",
+        "d_f * select(w == v, slope, line ? n.slope : V{})",
         "d_f * slope",
         OUTSIDE,
     ),
-    law("θ_1 outside its range moves the line", "select(n.theta[1] == lambda, v, w)", "v", OUTSIDE),
+    law("θ_1 outside its range moves the line", "select(n.theta[1] == n.slope, v, w)", "v", OUTSIDE),
     law("the gain's path through the lowest slope is lost", "d_f * (v - w) * d_lowest", "V{} * d_lowest", OUTSIDE),
     law("the gradient of the gain has the wrong sign", "-d_u * u / n.gain", "d_u * u / n.gain", GRADIENTS),
     law(
@@ -66,24 +71,30 @@ MUTANTS = [
     ),
     law("currents do not remember", "d_current += d_state;\n  sums", "sums", GRADIENTS),
     # ---- kernels.h
-    kernels("the tail of a row is left out", "if (width % kLanes<V>) f(full", "if (false) f(full"),
+    kernels("the tail of a row is left out", "if (width % kLanes<V>) f(full", "if (false) f(full", file="vec.h"),
     kernels(
         "a tile is one vector too short",
-        "width = std::min(kTile, p.period - start)",
-        "width = std::min(kTile, p.period - start) - 1",
+        "width = std::min(p.width, p.span - within)",
+        "width = std::min(p.width, p.span - within) - 1",
     ),
     kernels(
         "parameters of the last group are those of the first",
         "(many ? neuron / plan.inner : 0) * stride",
         "(many ? (neuron / plan.inner) % std::max<int64_t>(1, plan.groups - 1) : 0) * stride",
     ),
-    kernels("every degree has a domain", "d.bounded = DEGREE > 1", "d.bounded = true"),
+    kernels("every degree has a domain", "d.bounded = USUAL.degree > 1", "d.bounded = true"),
     kernels(
         "the start is not reset",
         "if (d.state_is_membrane()) state[j] = after_reset",
         "if (false) state[j] = after_reset",
+        file="forward.h",
     ),
-    kernels("the last membrane is that after the reset", "d.state_is_membrane() ? membrane : state[j]", "state[j]"),
+    kernels(
+        "the last membrane is that after the reset",
+        "d.state_is_membrane() ? membrane : state[j]",
+        "state[j]",
+        file="forward.h",
+    ),
     # ---- ops.cpp
     ops(
         "the domain is reversed",

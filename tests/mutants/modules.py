@@ -36,12 +36,12 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "gradients of the parameters are not asked for",
-        "any(needs[3:_INPUTS]),",
-        "any(needs[4:_INPUTS]),",
+        "list(needs[3:_INPUTS]),",
+        "[False, *needs[4:_INPUTS]],",
         "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck",
     ),
     mutant(
-        "engines/op.py", "the currents are not recomputed for the gain", "needs[6] or needs[7],", "needs[7],", GRADIENTS
+        "engines/op.py", "the currents are not recomputed for the gain", "needs[3] or needs[4])", "needs[4])", GRADIENTS
     ),
     mutant(
         "engines/op.py",
