@@ -188,6 +188,7 @@ class Law(NamedTuple):
         from snn_lnm.engines.triton.law import Options
 
         kind = _SURROGATES[self.surrogate]
+        first, second = (*self.surrogate_parameters, None)[:2]
         return Options(
             degree=self.degree,
             charge=self.charge,
@@ -204,7 +205,8 @@ class Law(NamedTuple):
             smooth=self.smooth,
             derivative=_formula(kind, "derivative"),
             primitive=_formula(kind, "primitive") if self.smooth else None,
-            surrogate_parameters=tuple(self.surrogate_parameters),
+            first=first,
+            second=second,
         )
 
 

@@ -31,7 +31,8 @@ class Options(NamedTuple):
     smooth: bool
     derivative: Any  # of the surrogate, compiled from the function in surrogate.py
     primitive: Any
-    surrogate_parameters: tuple[float, ...]
+    first: float  # parameter of the surrogate
+    second: float | None
 
 
 class Numbers(NamedTuple):
@@ -123,7 +124,7 @@ def charge(v, current, n, D: tl.constexpr):
 def fire(h, n, D: tl.constexpr):
     u = h - n.threshold
     if D.smooth:
-        return D.primitive(u, *D.surrogate_parameters)
+        return D.primitive(u, D.first) if D.second is None else D.primitive(u, D.first, D.second)
     elif D.fire_at_threshold:
         return (u >= 0).to(u.dtype)
     else:
@@ -197,7 +198,8 @@ def reset_backward(h, d_s, spikes_count: tl.constexpr, d_after, d_next, n, D: tl
             d_s -= d_subtracted * n.threshold
         d_threshold = -d_subtracted * s
     if spikes_count or not D.detach_reset:
-        d_u = d_s * D.derivative(h - n.threshold, *D.surrogate_parameters)
+        u = h - n.threshold
+        d_u = d_s * (D.derivative(u, D.first) if D.second is None else D.derivative(u, D.first, D.second))
         d_h += d_u
         d_threshold -= d_u
     return d_h, d_threshold, d_v_reset
