@@ -22,3 +22,4 @@ bench: .venv/.installed
 	$(PYTHON) -m benchmarks.layer --compile
 	$(PYTHON) -m benchmarks.floor
 	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456 $(PYTHON) -m benchmarks.layer --compile
+	$(PYTHON) -m benchmarks.network --compile

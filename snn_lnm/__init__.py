@@ -3,6 +3,7 @@
 from snn_lnm import analysis, functional, surrogate
 from snn_lnm.engines import explain as explain_backend
 from snn_lnm.functional import Output
+from snn_lnm.fuse import FusedTime, FuseReport, fuse_time
 from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State
 from snn_lnm.plugins import available_adapters
@@ -12,6 +13,8 @@ from snn_lnm.swap import SwapReport, swap, swap_back
 __all__ = [
     "LNM",
     "QIF",
+    "FuseReport",
+    "FusedTime",
     "Output",
     "State",
     "SwapReport",
@@ -19,6 +22,7 @@ __all__ = [
     "available_adapters",
     "explain_backend",
     "functional",
+    "fuse_time",
     "surrogate",
     "swap",
     "swap_back",

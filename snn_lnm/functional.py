@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from snn_lnm import engines
+from snn_lnm import engines, reference
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Dynamics,
@@ -20,7 +20,7 @@ from snn_lnm.parameters import (
     check_state,
 )
 
-__all__ = ["Output", "lnm", "run"]
+__all__ = ["Output", "currents", "lnm", "run"]
 
 
 class Output(NamedTuple):
@@ -135,3 +135,15 @@ def run(
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     engine = engines.choose(x, parameters, dynamics, backend)
     return Output(*engine(x, start, parameters, dynamics, single_step, membrane))
+
+
+def currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:
+    """The synaptic state after every step of ``x``, `[T, B, ...]`; None without a synapse."""
+    if start.current is None:
+        return None
+    current, found = start.current, []
+    for x_t in x.to(current.dtype).unbind(0):
+        _, following = reference.synapse(x_t, current, numbers, dynamics)
+        assert following is not None
+        found.append(current := following)
+    return torch.stack(found)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -18,7 +18,17 @@ from torch import nn
 from snn_lnm.engines import Backend
 from snn_lnm.neuron import Domain
 
-__all__ = ["GROUP", "Adapter", "AdapterInfo", "CannotSwap", "SwapOptions", "available_adapters", "loaded_adapters"]
+__all__ = [
+    "GROUP",
+    "Adapter",
+    "AdapterInfo",
+    "Call",
+    "CannotFuse",
+    "CannotSwap",
+    "SwapOptions",
+    "available_adapters",
+    "loaded_adapters",
+]
 
 GROUP = "snn_lnm.adapters"
 
@@ -37,13 +47,35 @@ class CannotSwap(ValueError):
     """Raised by a builder: this one neuron has to stay, and the message is the reason in the report."""
 
 
+class CannotFuse(ValueError):
+    """Raised by a fuser: this one neuron runs step by step, and the message is the reason in the report."""
+
+
+class Call(NamedTuple):
+    """How a model's step calls a neuron.
+
+    Attributes:
+        states: how many arguments follow the input; they are its states.
+        carried: these are the step's own states, so the neuron goes on from what it returned.
+        used: its returned values after the first are computed with, not only returned by the step.
+    """
+
+    states: int
+    carried: bool
+    used: bool
+
+
 def _keep(old: nn.Module) -> None:
     """Nothing outside the model holds ``old``."""
 
 
+def _no_layer(module: nn.Module) -> type[nn.Module] | None:
+    """None of the framework's layers is known."""
+
+
 @dataclass(frozen=True)
 class Adapter:
-    """One framework's side of the swap; what an entry point of the group ``snn_lnm.adapters`` names.
+    """One framework's side of the swap and of the fusion; what an entry point of the group ``snn_lnm.adapters`` names.
 
     The entry point's name is the framework's import name.
 
@@ -57,6 +89,13 @@ class Adapter:
         restore: one of :attr:`swapped` -> ``build(neuron)``, which returns the native neuron that does
             exactly the same, or raises :class:`CannotSwap` where the learned numbers allow none.
         release: called with each neuron that was replaced, so that the framework need not keep it alive.
+        fuse: exact class -> ``build(neuron, call)``, which returns ``run(x, *states)`` over time, or raises
+            :class:`CannotFuse`. ``run`` takes `[T, B, ...]` and returns what a call of the neuron returns, every
+            tensor over time, every state that is a tuple as the last one; it leaves the hidden state of the
+            neuron as T calls would. Others run step by step.
+        layer: the class of ``torch.nn`` that one of the framework's own layers is in a step, or None.
+        step: container class -> ``forward(container, *arguments)`` that ``torch.fx`` can follow, where the
+            container's own cannot be.
     """
 
     framework: str
@@ -65,6 +104,9 @@ class Adapter:
     replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
     restore: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
     release: Callable[[nn.Module], None] = _keep
+    fuse: Mapping[type[nn.Module], Callable[[Any, Call], Callable[..., Any]]] = field(default_factory=dict)
+    layer: Callable[[nn.Module], type[nn.Module] | None] = _no_layer
+    step: Mapping[type[nn.Module], Callable[..., Any]] = field(default_factory=dict)
 
 
 class AdapterInfo(NamedTuple):

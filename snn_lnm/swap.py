@@ -12,6 +12,7 @@ from snn_lnm import engines
 from snn_lnm.neuron import Domain
 from snn_lnm.parameters import NoDefaultDomain, check_degree
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
+from snn_lnm.table import table
 
 __all__ = ["SwapReport", "SwapRow", "swap", "swap_back"]
 
@@ -50,15 +51,10 @@ class SwapReport:
     def __str__(self) -> str:
         if not self.rows:
             return self.nothing
-        table = [
+        lines = table(
             ("layer", "before", "after", "note"),
-            *((r[0], r[1], r[2] or "unchanged", r[3]) for r in self.rows),
-        ]
-        widths = [max(len(row[i]) for row in table) for i in range(4)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
+            [(row.path, row.before, row.after or "unchanged", row.reason) for row in self.rows],
+        )
         if self.swapped:
             lines.append("Build the optimizer after this: the neurons' parameters are new.")
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What `snn_lnm.swap` needs to know of Norse."""
+"""What `snn_lnm.swap` and `snn_lnm.fuse_time` need to know of Norse."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from norse.torch.module.iaf import IAF, IAFCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions
-from snn_lnm_norse.functional import LNMParameters
+from snn_lnm.fuse.graph import pick
+from snn_lnm.plugins import Adapter, Call, CannotFuse, CannotSwap, SwapOptions
+from snn_lnm_norse.functional import LNMParameters, advance
 from snn_lnm_norse.modules import LNM, LNMCell, LNMRecurrent, LNMRecurrentCell, RegisteredNeuron
 
 RESETS: dict[Any, Any] = {reset_value: "hard", reset_subtract: "soft"}
@@ -175,10 +176,42 @@ RESTORED: dict[Any, Callable[[LNMParameters], Any]] = {
     IAF: _iaf_back,
 }
 
+# ---- over time
+
+
+def fuse(cell: LNMCell, call: Call) -> Callable[..., Any]:
+    """``run(x, state)`` for `[T, B, ...]`; see :class:`snn_lnm.plugins.Adapter`."""
+    if not call.carried:
+        raise CannotFuse("it is called without a state of the step's, so it starts anew at every step")
+    if call.used:
+        raise CannotFuse("its state is used at every step, not only returned")
+
+    def run(x: Tensor, state: Any) -> Any:
+        return advance(x, cell._start(x[0], state), cell.p, cell.dt, cell.dynamics, cell.backend)
+
+    return run
+
+
+def sequential_step(container: Any, input_tensor: Any, state: Any = None) -> Any:
+    """`SequentialState.forward`, as ``torch.fx`` can follow it: the states are not written into a list."""
+    following: list[Any] = []
+    hidden: list[Any] = []
+    for index, module in enumerate(container):
+        if container.stateful_layers[index]:
+            input_tensor, new = module(input_tensor, pick(state, index))
+        else:
+            input_tensor, new = module(input_tensor), pick(state, index)
+        following.append(new)
+        hidden.append(input_tensor)
+    return (hidden if container.return_hidden else input_tensor), following
+
+
 adapter = Adapter(
     framework="norse",
     native=(SNNCell, SNN, SNNRecurrentCell, SNNRecurrent),
     swapped=(LNMCell, LNM, LNMRecurrentCell, LNMRecurrent),
     replace=dict.fromkeys((*RESTORED, norse.IzhikevichCell), learnable),
     restore=dict.fromkeys((LNMCell, LNM, LNMRecurrentCell, LNMRecurrent), native),
+    fuse={LNMCell: fuse},
+    step={norse.SequentialState: sequential_step},
 )

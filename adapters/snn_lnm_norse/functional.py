@@ -172,7 +172,7 @@ def advance(
     last = out.state
     if record_states:
         v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
-        last = State(v, _currents(x, start, numbers, dynamics))
+        last = State(v, functional.currents(x, start, numbers, dynamics))
     spikes = out.spikes.to_sparse() if sparse else out.spikes
     return spikes, feed_forward_state(last.v, last.current)
 
@@ -268,15 +268,3 @@ def _numbers(p: LNMParameters, dt: float, dims: int, x: Tensor) -> Parameters:
         number(1.0 if p.charge == "map" else dt * p.tau_mem_inv),
         None if p.tau_syn_inv is None else number(dt * p.tau_syn_inv),
     )
-
-
-def _currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:
-    """The synaptic state after every step, `[T, B, ...]`."""
-    if start.current is None:
-        return None
-    i, found = start.current, []
-    for x_t in x.to(i.dtype).unbind(0):
-        _, following = reference.synapse(x_t, i, numbers, dynamics)
-        assert following is not None
-        found.append(i := following)
-    return torch.stack(found)

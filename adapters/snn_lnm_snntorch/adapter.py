@@ -10,6 +10,7 @@ from torch import nn
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions
 from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.neurons import LNM, SynapticLNM
+from snn_lnm_snntorch.sequence import fuse
 
 
 def _words(neuron: Any, reset: str) -> dict[str, Any]:
@@ -97,4 +98,5 @@ adapter = Adapter(
     replace={snntorch.Leaky: learnable, snntorch.Synaptic: learnable},
     restore={LNM: native, SynapticLNM: native},
     release=registry.hold_weakly,
+    fuse={LNM: fuse, SynapticLNM: fuse},
 )

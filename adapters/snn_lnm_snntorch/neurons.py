@@ -84,8 +84,9 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
         self._check_call(input_, mem=mem)
         if not self._is_fused():
             return self._in_dtype_of(input_, super().forward(input_, mem))
-        spk, state = self._fused(input_, [self.mem if mem is None else mem])
-        self.mem = state.v
+        out, _ = self._fused(input_, [self.mem if mem is None else mem])
+        self.mem = out.state.v
+        spk = self._graded(out.spikes)
         return spk if self.init_hidden and not self.output else (spk, self.mem)
 
     def _base_state_function(self, input_: Tensor) -> Tensor:
@@ -154,9 +155,10 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
         if not self._is_fused():
             return self._in_dtype_of(input_, super().forward(input_, syn, mem))
         states = [self.syn if syn is None else syn, self.mem if mem is None else mem]
-        spk, state = self._fused(input_, states, self.alpha.clamp(0, 1))
-        assert state.current is not None
-        self.syn, self.mem = state.current, state.v
+        out, _ = self._fused(input_, states, self.alpha.clamp(0, 1))
+        assert out.state.current is not None
+        self.syn, self.mem = out.state.current, out.state.v
+        spk = self._graded(out.spikes)
         return spk if self.init_hidden and not self.output else (spk, self.syn, self.mem)
 
     def _base_state_function(self, input_: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import snntorch
 import torch
@@ -64,6 +64,14 @@ def start_coefficients(coefficients: Any, degree: int | None) -> Tensor:
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"coefficients must be a tensor, got {coefficients!r}.") from None
     return check_coefficients(theta if theta.is_floating_point() else theta.float(), degree)
+
+
+class Law(NamedTuple):
+    """What :func:`snn_lnm.functional.run` needs besides the input."""
+
+    start: State
+    numbers: Parameters
+    dynamics: Dynamics
 
 
 class PolynomialNeuron(KeepsDomain, snntorch.LIF):
@@ -186,12 +194,11 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
             and not any(name in self.__dict__ for name in HOST_STEPS)
         )
 
-    def _numbers(self, x: Tensor, alpha: Tensor | None = None) -> Parameters:
-        """The parameters with snnTorch's broadcasting (from the right) made explicit."""
-        dtype = STATE_DTYPE.get(x.dtype, x.dtype)
+    def _numbers(self, dtype: torch.dtype, dims: int, alpha: Tensor | None = None) -> Parameters:
+        """The parameters for steps of ``dims`` dimensions: snnTorch's broadcasting, from the right, made explicit."""
 
         def right(value: Tensor, trailing: int = 0) -> Tensor:
-            return from_the_right(value if value.dtype == dtype else value.to(dtype), x.dim(), trailing)
+            return from_the_right(value if value.dtype == dtype else value.to(dtype), dims, trailing)
 
         return Parameters(
             right(self.coefficients, 1),
@@ -201,21 +208,23 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
             None if alpha is None else right(alpha),
         )
 
-    def _fused(self, x: Tensor, states: list[Tensor], alpha: Tensor | None = None) -> tuple[Tensor, State]:
-        dtype = STATE_DTYPE.get(x.dtype, x.dtype)
-        current, v = ([None] * (2 - len(states)) + [s.to(dtype) for s in states])[-2:]
-        zeros = torch.zeros_like(x, dtype=dtype) if v is None or v.shape != x.shape else v
-        if current is not None and current.shape != x.shape:
-            current = torch.zeros_like(x, dtype=dtype)
-        out = functional.run(
-            x,
-            State(zeros, current),
-            self._numbers(x, alpha),
-            self._dynamics(),
-            backend=self.backend,
-            single_step=True,
+    def _fused(
+        self,
+        x: Tensor,
+        states: list[Tensor],
+        alpha: Tensor | None = None,
+        single_step: bool = True,
+        membrane: bool = False,
+    ) -> tuple[functional.Output, Law]:
+        """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
+        dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
+        v, *current = (  # one of another shape restarts, as in the host
+            s.to(dtype) if s.shape == shape else x.new_zeros(shape, dtype=dtype) for s in reversed(states)
         )
-        return self._graded(out.spikes), out.state
+        start = State(v, *current)
+        law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())
+        options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": membrane}
+        return functional.run(x, *law, **options), law
 
     def _graded(self, spikes: Tensor) -> Tensor:
         return spikes if self._is_ungraded() else (spikes * self.graded_spikes_factor).to(spikes.dtype)
@@ -235,7 +244,7 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
     def _leak(self, v: Tensor) -> Tensor:
         if not torch.compiler.is_compiling() and not self.coefficients.is_cuda:
             check_finite("coefficients", self.coefficients)
-        return polynomial(v, self._numbers(v), self._dynamics())
+        return polynomial(v, self._numbers(STATE_DTYPE.get(v.dtype, v.dtype), v.dim()), self._dynamics())
 
     @staticmethod
     def _in_dtype_of(x: Tensor, result: Any) -> Any:

@@ -1,14 +1,15 @@
-"""What `snn_lnm.swap` needs to know of SpikingJelly."""
+"""What `snn_lnm.swap` and `snn_lnm.fuse_time` need to know of SpikingJelly."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from spikingjelly.activation_based import functional, neuron
+from spikingjelly.activation_based import functional, layer, neuron
 from spikingjelly.activation_based.functional import net_config
 from torch import Tensor, nn
 
-from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions
+from snn_lnm.plugins import Adapter, Call, CannotFuse, CannotSwap, SwapOptions
 from snn_lnm.surrogate import Surrogate
 from snn_lnm_spikingjelly.node import LNMNode, leak
 
@@ -118,6 +119,42 @@ def release(old: nn.Module) -> None:
             functional.invalidate_reset_cache(net)
 
 
+def _single_step(module: Any) -> None:
+    if getattr(module, "step_mode", "s") != "s":
+        raise CannotFuse("its step_mode is 'm': it takes the batch for time (set 's' on the whole net first)")
+
+
+def fuse(node: LNMNode, call: Call) -> Callable[..., Any]:
+    """``run(x)`` for `[T, N, ...]`; see :class:`snn_lnm.plugins.Adapter`."""
+    _single_step(node)
+    if call.states:
+        raise CannotFuse("it is called with more than its input")
+    if node.store_v_seq:
+        raise CannotFuse("store_v_seq asks for its membrane at every step")
+    return node.multi_step_forward
+
+
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    getattr(layer, name): getattr(nn, name)
+    for name in (
+        *(
+            f"{kind}{dims}d"
+            for kind in ("Conv", "ConvTranspose", "MaxPool", "AvgPool", "BatchNorm")
+            for dims in (1, 2, 3)
+        ),
+        *("AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "GroupNorm", "Linear", "Flatten"),
+    )
+}
+"""The host's wrappers, which in a single step are the layers of ``torch.nn``."""
+
+
+def layer_of(module: nn.Module) -> type[nn.Module] | None:
+    kind = LAYERS.get(type(module))
+    if kind is not None:
+        _single_step(module)
+    return kind
+
+
 adapter = Adapter(
     framework="spikingjelly",
     native=neuron.BaseNode,
@@ -130,4 +167,6 @@ adapter = Adapter(
     },
     restore={LNMNode: native},
     release=release,
+    fuse={LNMNode: fuse},
+    layer=layer_of,
 )

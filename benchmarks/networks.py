@@ -1,0 +1,168 @@
+"""The networks of `benchmarks.network`, as their hosts' tutorials write them, and the ways to run them over time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import snntorch as snn
+import torch
+from snntorch import utils
+from torch import Tensor, nn
+
+import snn_lnm
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # Norse's import, not ours
+    import norse.torch as norse
+
+__all__ = ["NETWORKS", "Network", "Run", "contestants"]
+
+Run = Callable[[Tensor], Tensor]
+BATCH, BETA = 64, 0.9
+
+
+@dataclass
+class Network:
+    """A per-step model and the shape of one step of its input.
+
+    Attributes:
+        build: makes the model; built anew for each contestant, as snnTorch never resets a copy.
+        other_models: contestants that are another framework's model of the same shape, with spikes of their own.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    scale: float
+    other_models: dict[str, Callable[[], Run]] = field(default_factory=dict)
+
+    def model(self) -> nn.Module:
+        """The model, with the same weights at every call."""
+        torch.manual_seed(0)
+        return self.build()
+
+    def inputs(self, steps: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return self.scale * torch.rand((steps, BATCH, *self.shape), generator=generator)
+
+
+def leaky(output: bool = False) -> snn.Leaky:
+    return snn.Leaky(beta=BETA, init_hidden=True, output=output)
+
+
+def digits() -> Network:
+    """The demo's two dense layers, 64-1000-10."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(64, 1000), leaky(), nn.Linear(1000, 10), leaky(output=True))
+
+    return Network("digits", build, (64,), 3.0)
+
+
+def conv() -> Network:
+    """snnTorch's tutorial 6 and 7 on MNIST's shape: two convolutions and a dense layer."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(1, 12, 5), nn.MaxPool2d(2), leaky()),
+            *(nn.Conv2d(12, 64, 5), nn.MaxPool2d(2), leaky()),
+            *(nn.Flatten(), nn.Linear(64 * 4 * 4, 10), leaky(output=True)),
+        )
+
+    return Network("conv", build, (1, 28, 28), 3.0, {"spikingjelly multi-step": jelly_conv})
+
+
+def norse_conv() -> Network:
+    """The shape of Norse's `ConvNet4` on MNIST."""
+
+    def build() -> nn.Module:
+        return norse.SequentialState(
+            *(nn.Conv2d(1, 20, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
+            *(nn.Conv2d(20, 50, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
+            *(nn.Flatten(), nn.Linear(4 * 4 * 50, 500), norse.LIFCell()),
+            *(nn.Linear(500, 10, bias=False), norse.LICell()),
+        )
+
+    return Network("norse", build, (1, 28, 28), 20.0)
+
+
+def jelly_conv() -> Run:
+    """The convolutional network of SpikingJelly's own neurons and layers, multi-step."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its import, not ours
+        from spikingjelly.activation_based import functional, layer, neuron
+
+    def spike() -> nn.Module:
+        return neuron.LIFNode(tau=2.0, detach_reset=True)
+
+    net = nn.Sequential(
+        *(layer.Conv2d(1, 12, 5), layer.MaxPool2d(2), spike(), layer.Conv2d(12, 64, 5), layer.MaxPool2d(2), spike()),
+        *(layer.Flatten(), layer.Linear(64 * 4 * 4, 10), spike()),
+    )
+    functional.set_step_mode(net, "m")
+
+    def run(x: Tensor) -> Tensor:
+        functional.reset_net(net)
+        return net(x)
+
+    return run
+
+
+def loop(model: nn.Module, hoisted: int = 0) -> Run:
+    """The user's loop. ``hoisted`` leading layers, which have no memory, run once for all steps."""
+    is_norse = isinstance(model, norse.SequentialState)
+    layers = [*model.children()]
+    head, tail = nn.Sequential(*layers[:hoisted]), (type(model)(*layers[hoisted:]) if hoisted else model)
+
+    def run(x: Tensor) -> Tensor:
+        if not is_norse:
+            utils.reset(tail)
+        if hoisted:
+            x = head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        state, outputs = None, []
+        for x_t in x.unbind(0) if hoisted else (x[t] for t in range(len(x))):
+            if is_norse:
+                out, state = tail(x_t, state)
+            else:
+                out = tail(x_t)[1]
+            outputs.append(out)
+        return torch.stack(outputs)
+
+    return run
+
+
+def fused(model: nn.Module) -> Run:
+    over_time: Any = snn_lnm.fuse_time(model)
+    is_norse = isinstance(model, norse.SequentialState)
+
+    def run(x: Tensor) -> Tensor:
+        if is_norse:
+            return over_time(x)[0]
+        utils.reset(over_time)
+        return over_time(x)[1]
+
+    return run
+
+
+def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
+    """Every way to run ``network``; all start with the same weights."""
+    layers = enumerate(network.model().children())
+    hoisted = next(place for place, layer in layers if isinstance(layer, (snn.Leaky, norse.LIFCell)))
+    swapped = [network.model(), network.model()]
+    for model in swapped:
+        snn_lnm.swap(model)
+    runs = {
+        "fused": fused(swapped[0]),
+        "swapped loop": loop(swapped[1]),
+        "best loop": loop(network.model(), hoisted),
+        "stock loop": loop(network.model()),
+    }
+    if with_compile:
+        runs["compiled loop"] = torch.compile(loop(network.model(), hoisted))
+    return runs | {name: build() for name, build in network.other_models.items()}
+
+
+NETWORKS: dict[str, Callable[[], Network]] = {"digits": digits, "conv": conv, "norse": norse_conv}

@@ -1,0 +1,119 @@
+"""What may run once on `[T·B, ...]` instead of T times on `[B, ...]`: layers and functions without a memory that
+treat every row alike. Whatever is not named here runs step by step."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+__all__ = ["FOLDED_FUNCTIONS", "OF_ONE_STEP", "POINTWISE", "RANDOM", "SUMS", "fold", "in_one_call", "reason_to_step"]
+
+BATCHED_DIMS: dict[type[nn.Module], int] = {
+    **dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d, nn.ZeroPad1d), 3),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d, nn.ReflectionPad1d, nn.ReplicationPad1d), 3),
+    **dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.ZeroPad2d), 4),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ReflectionPad2d, nn.ReplicationPad2d), 4),
+    **dict.fromkeys((nn.BatchNorm2d, nn.PixelShuffle, nn.PixelUnshuffle, nn.Unfold), 4),
+    **dict.fromkeys((nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.AvgPool3d, nn.BatchNorm3d), 5),
+    **dict.fromkeys((nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d), 5),
+}
+"""Layer -> dimensions of its input with a batch. With fewer the first is no batch, and it runs per step."""
+AT_LEAST_TWO = (nn.Linear, nn.LayerNorm, nn.GroupNorm, nn.Flatten, nn.Unflatten, nn.BatchNorm1d)
+ANY = (
+    *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish),
+    *(nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.LogSigmoid, nn.Softplus, nn.Softsign),
+)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+SUMS = (
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),
+)
+"""Their kernels may add up in another order for another batch size."""
+
+FOLDED_FUNCTIONS: dict[Any, int] = {
+    F.linear: 2,
+    **dict.fromkeys((F.conv1d, F.conv_transpose1d, F.max_pool1d, F.avg_pool1d, F.adaptive_avg_pool1d), 3),
+    **dict.fromkeys((F.conv2d, F.conv_transpose2d, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d), 4),
+    **dict.fromkeys((F.conv3d, F.conv_transpose3d, F.max_pool3d, F.avg_pool3d, F.adaptive_avg_pool3d), 5),
+}
+"""Function -> dimensions of its first argument with a batch."""
+
+OF_ONE_STEP = frozenset(
+    {"shape", "dtype", "device", "ndim", "layout", "size", "dim", "ndimension", "numel", "nelement"}
+)
+"""Attributes and methods of a tensor that are the same at every step, and no tensors."""
+
+_SHAPES = "view reshape flatten unflatten permute transpose unsqueeze squeeze movedim swapaxes expand expand_as view_as"
+_VALUES = (
+    "add sub mul div neg abs clamp relu sigmoid tanh exp log sqrt square pow where maximum minimum "
+    "gt ge lt le eq ne sign floor ceil round detach clone contiguous float double half bfloat16 to type_as"
+)
+_WORDS = (_SHAPES + " " + _VALUES).split()
+POINTWISE: frozenset[Any] = frozenset(
+    [
+        *_WORDS,
+        *(getattr(torch, name) for name in (*_WORDS, "cat", "stack", "concat") if hasattr(torch, name)),
+        *(F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.hardtanh, F.softplus, F.softsign, F.mish),
+        *(operator.add, operator.sub, operator.mul, operator.truediv, operator.neg, operator.pow, operator.abs),
+        *(operator.gt, operator.ge, operator.lt, operator.le, operator.eq, operator.ne, operator.getitem),
+    ]
+)
+"""Functions and methods that compute, or move, each element by itself: one call over time gives the step's bits."""
+
+
+def reason_to_step(kind: type[nn.Module], layer: Any, dims: int | None) -> str:
+    """Why ``layer``, which acts as a ``kind``, must run step by step; empty if it need not.
+
+    Args:
+        dims: of the input of one step; None: not known yet, taken to have a batch.
+    """
+    if kind in RANDOM:
+        return "draws a mask at every step" if layer.training else ""
+    if kind in NORMS and (layer.training or layer.running_mean is None):
+        return "normalises by the statistics of each step"
+    if kind in ANY:
+        return ""
+    if kind not in BATCHED_DIMS and kind not in AT_LEAST_TWO:
+        return "not known to be free of memory and to treat every row alike"
+    least = BATCHED_DIMS.get(kind, 2)
+    if kind is nn.LayerNorm:
+        least = 1 + len(layer.normalized_shape)
+    if kind in (nn.Flatten, nn.Unflatten):
+        first = layer.start_dim if kind is nn.Flatten else layer.dim
+        if not isinstance(first, int) or first == 0 or (first < 0 and dims is not None and first + dims < 1):
+            return "touches the batch dimension"
+    exact = kind in BATCHED_DIMS
+    if dims is not None and (dims != least if exact else dims < least):
+        return f"its input has {dims} dimensions, where {least} are a batch"
+    return ""
+
+
+def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``function`` on `[T·B, ...]`; its results as `[T, B, ...]`."""
+    time_and_batch = x.shape[:2]
+    out = function(x.flatten(0, 1), *args, **kwargs)
+    return pytree.tree_map_only(Tensor, lambda value: value.unflatten(0, time_and_batch), out)
+
+
+def in_one_call(function: Callable[..., Any], is_over_time: Callable[[Any], bool], args: Any, kwargs: Any) -> Any:
+    """A pointwise ``function`` over time: its arguments keep the meaning they have in one step.
+
+    Arguments for which ``is_over_time`` have a field ``tensor``, `[T, ...]`; the rest are the same at every step.
+    """
+    leaves, spec = pytree.tree_flatten((args, kwargs), is_leaf=is_over_time)
+    places = [place for place, leaf in enumerate(leaves) if is_over_time(leaf)]
+
+    def step(*values: Tensor) -> Any:
+        for place, value in zip(places, values, strict=True):
+            leaves[place] = value
+        inner_args, inner_kwargs = pytree.tree_unflatten(leaves, spec)
+        return function(*inner_args, **inner_kwargs)
+
+    return torch.vmap(step)(*(leaves[place].tensor for place in places))

@@ -1,0 +1,234 @@
+"""The graph of one time step: which layers it calls, and which of its arguments are whose state."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from snn_lnm.plugins import Adapter, Call
+from snn_lnm.swap import HOOKS
+
+__all__ = ["CannotTrace", "StepGraph", "has_hooks", "neurons", "pick", "refusal", "trace"]
+
+Leaves = tuple[type[nn.Module], ...]
+
+
+def pick(state: Any, index: int) -> Any:
+    """``state[index]``, and None of None: how a container hands its state on to its layers."""
+    if isinstance(state, fx.Proxy):
+        return state.tracer.create_proxy("call_function", pick, (state, index), {})
+    return None if state is None else state[index]
+
+
+DERIVATIONS = ("pick", "getitem", "getattr", "_assert_is_none")
+"""Functions that take a state out of another, by name; the last one is fx's own."""
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """A traced step.
+
+    Attributes:
+        graph: its nodes.
+        names: of its arguments; the first one is the input.
+        states: nodes that are, or are taken from, arguments other than the first.
+        calls: of each layer, how the step calls it.
+        constants: tensors that the step makes while it is traced.
+        followed: the modules whose forward is in the graph.
+        options: their plain attributes, when it was made.
+    """
+
+    graph: fx.Graph
+    names: tuple[str, ...]
+    states: frozenset[fx.Node]
+    calls: dict[fx.Node, Call]
+    constants: dict[str, Tensor]
+    followed: tuple[nn.Module, ...]
+
+    options: Any
+
+    def options_now(self) -> Any:
+        """The plain attributes that the graph holds as constants, as they are now."""
+        return plain_attributes(self.followed)
+
+    @property
+    def shape(self) -> list[tuple[str, Any]]:
+        """What the step computes, without where its states come from."""
+        return [(n.op, n.target) for n in self.graph.nodes if n.op != "placeholder" and n not in self.states]
+
+
+class StepTracer(fx.Tracer):
+    """Stops at layers, follows everything else; refuses what a graph would leave out."""
+
+    def __init__(self, adapters: Sequence[Adapter], per_step: Leaves) -> None:
+        super().__init__()
+        self.adapters = adapters
+        self.per_step = per_step
+        self.mode = _mode()
+        self.followed: list[nn.Module] = []
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, self.per_step) or any(isinstance(m, neurons(a)) for a in self.adapters):
+            return True
+        if any(type(m) in a.step for a in self.adapters):
+            return False
+        home = type(m).__module__.split(".")[0]
+        if any(home == a.framework for a in self.adapters):
+            return not any(isinstance(inner, neurons(a)) for inner in m.modules() for a in self.adapters)
+        return super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        path = self.path_of_module(m)
+        if not self.is_leaf_module(m, path):
+            if has_hooks(m):
+                raise refusal(f"{path} has hooks, which would see no step: remove them, or hook the layers inside")
+            self.followed.append(m)
+            step = next((a.step[type(m)] for a in self.adapters if type(m) in a.step), None)
+            if step is not None:
+                forward = partial(step, m)
+        return super().call_module(m, forward, args, kwargs)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _mode() != self.mode:
+            raise refusal("the step switches gradients or autocast on or off, which its graph would forget")
+        return super().create_node(*args, **kwargs)
+
+
+def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none: Sequence[str] = ()) -> StepGraph:
+    """The graph of one call of ``model``; arguments called in ``none`` are None.
+
+    Raises:
+        ValueError: the step has no such graph, or a state in it that cannot be followed.
+    """
+    tracer = StepTracer(adapters, per_step)
+    with _untouched(model) as constants:
+        try:
+            tracer.followed.append(model)
+            graph = tracer.trace(model, dict.fromkeys(none) if none else None)
+        except CannotTrace:
+            raise
+        except Exception as error:
+            raise refusal(f"torch.fx cannot follow its forward ({type(error).__name__}: {error})") from error
+    options = plain_attributes(tracer.followed)
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    names = tuple(inspect.signature(model.forward).parameters)
+    starred = [node.target for node in inputs if str(node.target).startswith("*")]
+    if not inputs or starred:
+        raise refusal(f"its forward takes {', '.join(starred) or 'no input'}: name the input and the states")
+    states = _states(graph, inputs[1:])
+    calls = {node: _call(node, states) for node in graph.nodes if node.op == "call_module"}
+    _check_states(graph, states, calls)
+    return StepGraph(graph, names, states, calls, constants, tuple(tracer.followed), options)
+
+
+def plain_attributes(modules: Sequence[nn.Module]) -> Any:
+    """Numbers, words and switches that a forward may branch on."""
+    plain = (bool, int, float, str, type(None))
+    return [[(name, value) for name, value in vars(m).items() if isinstance(value, plain)] for m in modules]
+
+
+class CannotTrace(ValueError):
+    """The model's step has no graph; the message says why, and what to do."""
+
+
+def refusal(reason: str) -> CannotTrace:
+    return CannotTrace(
+        f"fuse_time: {reason}. A model's forward must be one time step: [B, ...] in, no loop over time, no branch "
+        "on values, every state an argument that is returned. Or name the class of the layer that cannot be "
+        "followed in per_step=(...): it then runs step by step, as it is."
+    )
+
+
+def neurons(adapter: Adapter) -> Leaves:
+    native = adapter.native if isinstance(adapter.native, tuple) else (adapter.native,)
+    return (*native, *adapter.swapped)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Somebody wants to see every call of ``module``."""
+    return any(module.__dict__.get(name) for name in HOOKS if name != "_is_full_backward_hook")
+
+
+def _mode() -> tuple[bool, ...]:
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *map(torch.is_autocast_enabled, ("cpu", "cuda"))
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Undo what tracing does to the modules' attributes; refuse the steps that do it; yield fx's constants."""
+    constants: dict[str, Tensor] = {}
+    assigned: set[str] = set()
+    before = [(path, table, dict(table)) for path, m in model.named_modules() for table in _tables(m)]
+    try:
+        yield constants
+    finally:
+        for path, table, old in before:
+            for name in [name for name, value in table.items() if value is not old.get(name, table)]:
+                value = table.pop(name)
+                if table is model.__dict__ and name.startswith("_tensor_constant"):
+                    constants[name] = value
+                elif isinstance(value, fx.Proxy) or name in old:
+                    assigned.add(f"{path}.{name}".lstrip("."))
+            table.update(old)
+    if assigned:
+        raise refusal(f"a step assigns {', '.join(sorted(assigned))}")
+
+
+def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    return module.__dict__, module._parameters, module._buffers
+
+
+def _states(graph: fx.Graph, inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
+    """``inputs`` and what the step takes out of them."""
+    states = set(inputs)
+    for node in graph.nodes:
+        taken = node.op == "call_function" and getattr(node.target, "__name__", "") in DERIVATIONS
+        if taken and node.args and node.args[0] in states:
+            states.add(node)
+    return frozenset(states)
+
+
+def _call(node: fx.Node, states: frozenset[fx.Node]) -> Call:
+    """How the step calls the layer of ``node``; its arguments after the first are states."""
+    if not node.args:
+        return Call(0, False, True)
+    given = [*node.args[1:], *node.kwargs.values()]
+    carried = bool(given) and all(isinstance(value, fx.Node) and value in states for value in given)
+    later = [user for item in node.users if _index(item) not in (None, 0) for user in item.users]
+    return Call(len(given), carried, any(user.op != "output" for user in later))
+
+
+def _index(node: fx.Node) -> int | None:
+    is_item = node.op == "call_function" and getattr(node.target, "__name__", "") == "getitem"
+    return node.args[1] if is_item and isinstance(node.args[1], int) else None
+
+
+def _check_states(graph: fx.Graph, states: frozenset[fx.Node], calls: dict[fx.Node, Call]) -> None:
+    """Every state goes into one layer, and comes back from the step as that layer returned it."""
+    output = next(iter(reversed(graph.nodes)))
+    for node in states:
+        readers = [user for user in node.users if user not in states]
+        strange = next((user for user in readers if user is not output and not _takes_state(user, node, calls)), None)
+        if strange is not None:
+            raise refusal(f"its argument {node.name!r} is used by {strange.name}, not only as the state of a layer")
+        if len([user for user in readers if user is not output]) > 1:
+            raise refusal(f"its argument {node.name!r} is the state of {len(readers)} layers at once")
+    for node, call in calls.items():
+        if call.carried:
+            items = sorted((item for item in node.users if _index(item) is not None), key=lambda n: _index(n) or 0)
+            following = items[-call.states :] or [node]
+            if not set(following) <= set(output.all_input_nodes):
+                raise refusal(f"it does not return the next state of {node.target} as that layer gave it")
+
+
+def _takes_state(user: fx.Node, state: fx.Node, calls: dict[fx.Node, Call]) -> bool:
+    return user in calls and calls[user].carried and state not in user.args[:1]

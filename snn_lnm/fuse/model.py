@@ -1,0 +1,199 @@
+"""`fuse_time`: a model of one time step becomes a model of whole sequences."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from torch import Tensor, fx, nn
+
+from snn_lnm.fuse import folding
+from snn_lnm.fuse.graph import StepGraph, neurons, refusal, trace
+from snn_lnm.fuse.runner import How, Runner, way_of
+from snn_lnm.plugins import Adapter, loaded_adapters
+from snn_lnm.table import table
+
+__all__ = ["FuseReport", "FuseRow", "FusedTime", "fuse_time"]
+
+
+class FuseRow(NamedTuple):
+    """One layer: where it is, what it is, how it runs over time, and why not in one call."""
+
+    path: str
+    layer: str
+    runs: How
+    reason: str
+
+
+@dataclass(frozen=True)
+class FuseReport:
+    """How each layer of a fused model runs. Prints as a table."""
+
+    rows: tuple[FuseRow, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(table(("layer", "class", "runs", "note"), self.rows))
+
+
+def fuse_time(model: nn.Module, *, per_step: Sequence[type[nn.Module]] = (), exact: bool = False) -> FusedTime:
+    """A model that takes whole sequences, from a model whose ``forward`` is one time step.
+
+    Layers without a memory run once on `[T·B, ...]`, the neurons of :func:`snn_lnm.swap` once over T in one
+    fused call, and everything else step by step: native neurons, recurrent layers, normalisation by the
+    statistics of a step, dropout, hooked or unknown layers. ``model`` is not changed; both share every
+    parameter, buffer and hidden state, so that either may be trained, swapped, saved or reset.
+
+    Args:
+        model: an `nn.Sequential` or any module that ``torch.fx`` can follow, a `norse.torch.SequentialState`,
+            or a SpikingJelly net with ``step_mode='s'``.
+        per_step: classes of layers not to look into: they run step by step as they are.
+        exact: also run the layers that add up, Linear and convolutions, step by step. Without it they may
+            round otherwise than in the loop, where the kernel adds up in another order for another batch size.
+
+    Returns:
+        :class:`FusedTime`.
+
+    Raises:
+        TypeError: not a module; ValueError: a step that cannot be followed, with the reason and what to do.
+    """
+    if not isinstance(cast(object, model), nn.Module):
+        raise TypeError(f"a torch.nn.Module is needed, got {type(model).__name__}.")
+    for kind in per_step:
+        if not (isinstance(cast(object, kind), type) and issubclass(kind, nn.Module)):
+            raise TypeError(f"per_step takes classes of modules, got {kind!r}.")
+    if isinstance(model, FusedTime):
+        raise ValueError("fuse_time: the model is fused already.")
+    fused = FusedTime(model, tuple(per_step), exact)
+    _ = fused.report  # refuses now what cannot be fused
+    return fused
+
+
+class _Step(nn.Module):
+    """Gives a container whose own forward cannot be followed a forward that can."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.stepped = model
+
+    def forward(self, input_tensor: Tensor, state: Any = None) -> Any:
+        return self.stepped(input_tensor, state)
+
+
+class FusedTime(nn.Module):
+    """A per-step model over time; made by :func:`fuse_time`.
+
+    It is called as the step is, with time in front: the input is `[T, B, ...]`, states are those before the
+    first step. What the step returns comes back over time, `[T, B, ...]`; a state that is a tuple (Norse's)
+    comes back as the last one. Hidden states (snnTorch's ``init_hidden``, SpikingJelly's memories) stay in the
+    neurons, as in the loop, so sequences may be given in chunks.
+
+    Its children, parameters and buffers *are* those of the model, under the same names: `state_dict` keys too.
+    """
+
+    def __init__(self, model: nn.Module, per_step: tuple[type[nn.Module], ...], exact: bool) -> None:
+        super().__init__()
+        for shared in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
+            self.__dict__[shared] = model.__dict__[shared]
+        self.__dict__["_model"] = model  # not a child: it would double every name
+        self.training = model.training
+        self._per_step, self._exact = per_step, exact
+        self._forget()
+
+    def _forget(self) -> None:
+        self._graphs: dict[Any, StepGraph] = {}
+        self._dims: dict[str, int] = {}
+        self._stepped: tuple[str, ...] = ()
+        self._found: tuple[Adapter, ...] | None = None
+
+    @property
+    def _adapters(self) -> tuple[Adapter, ...]:
+        if self._found is None:
+            self._found = tuple(loaded_adapters())
+        return self._found
+
+    def train(self, mode: bool = True) -> Any:
+        self.__dict__["_model"].train(mode)
+        self.training = mode
+        return self
+
+    def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
+        if not isinstance(cast(object, x), Tensor):
+            raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
+        if x.dim() < 2 or not len(x):
+            raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
+        root = self._root()
+        arguments = inspect.signature(root.forward).bind(x, *states, **named)
+        arguments.apply_defaults()
+        step = self._step(root)
+        missing = [name for name, value in arguments.arguments.items() if value is None]
+        if missing and self._step(root, missing).shape != step.shape:
+            raise ValueError(
+                f"fuse_time: {', '.join(missing)} is None, and then the step of {type(root).__name__} does something "
+                "else: give the state before the first step."
+            )
+        self._check_memories(root, step)
+        runner = Runner(root, step, self._adapters, self._exact, len(x))
+        out = runner([*arguments.arguments.values()])
+        self._dims = {str(node.target): dims for node, dims in runner.dims.items()}
+        self._stepped = tuple(runner.stepped)
+        return out
+
+    def _root(self) -> nn.Module:
+        model = self.__dict__["_model"]
+        if any(isinstance(model, neurons(adapter)) for adapter in self._adapters):
+            raise refusal(f"a bare {type(model).__name__} is a neuron, not a model: put it into torch.nn.Sequential")
+        return _Step(model) if any(type(model) in adapter.step for adapter in self._adapters) else model
+
+    def _step(self, root: nn.Module, none: Sequence[str] = ()) -> StepGraph:
+        """The step's graph, traced anew when something that it depends on has changed."""
+        training = tuple(module.training for module in root.modules())
+        known = self._graphs.get((training, *none))
+        if known is not None and known.options == known.options_now():
+            return known
+        step = trace(root, self._adapters, self._per_step, none)
+        self._graphs[(training, *none)] = step
+        return step
+
+    def _ways(self, root: nn.Module, step: StepGraph) -> list[tuple[fx.Node, nn.Module, How, str]]:
+        found = []
+        for node, call in step.calls.items():
+            module = root.get_submodule(str(node.target))
+            way = way_of(module, call, self._dims.get(str(node.target)), self._adapters, self._exact)
+            found.append((node, module, way.how, way.reason))
+        return found
+
+    def _check_memories(self, root: nn.Module, step: StepGraph) -> None:
+        """A layer with a memory of its own that a step calls twice goes back and forth between its places."""
+        seen: set[nn.Module] = set()
+        for node, module, how, _ in self._ways(root, step):
+            if how == "folded" or step.calls[node].carried or type(module) in folding.RANDOM:
+                continue
+            if module in seen:
+                raise refusal(
+                    f"{_path(root, node)} is called twice in a step and may remember: its calls alternate in time"
+                )
+            seen.add(module)
+
+    @property
+    def report(self) -> FuseReport:
+        """How every layer runs, as things are now; functions only where they ran step by step."""
+        root = self._root()
+        step = self._step(root)
+        self._check_memories(root, step)
+        rows = [FuseRow(_path(root, n), type(m).__name__, how, reason) for n, m, how, reason in self._ways(root, step)]
+        rows += [FuseRow("", name, "step by step", "a function not known to be pointwise") for name in self._stepped]
+        return FuseReport(tuple(rows))
+
+    def __repr__(self) -> str:
+        return f"FusedTime of {type(self.__dict__['_model']).__name__}\n{self.report}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.update(_graphs={}, _found=None)
+        return state
+
+
+def _path(root: nn.Module, node: fx.Node) -> str:
+    return str(node.target).removeprefix("stepped." if isinstance(root, _Step) else "")

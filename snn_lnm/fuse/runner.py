@@ -1,0 +1,226 @@
+"""Runs a step's graph over a whole sequence, node by node: folded, fused, or step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from snn_lnm.fuse import folding
+from snn_lnm.fuse.graph import DERIVATIONS, StepGraph, has_hooks, neurons
+from snn_lnm.plugins import Adapter, Call, CannotFuse
+
+__all__ = ["Runner", "Way", "way_of"]
+
+ALIGNMENT = 64
+"""Bytes, PyTorch's on CPUs."""
+
+How = Literal["folded", "fused over T", "step by step"]
+
+
+class Way(NamedTuple):
+    """How one layer runs over time, why not faster, and the call that does it."""
+
+    how: How
+    reason: str
+    run: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OverTime:
+    """A tensor of every step, `[T, ...]`; ``is_input``: the model's own input, of which the loop takes slices."""
+
+    tensor: Tensor
+    is_input: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What is no tensor, of every step; the last one is what a step hands on."""
+
+    values: list[Any]
+
+
+def way_of(module: nn.Module, call: Call, dims: int | None, adapters: Sequence[Adapter], exact: bool) -> Way:
+    """How ``module`` runs, called as ``call``, on steps of ``dims`` dimensions (None: not known yet)."""
+    if has_hooks(module):
+        return Way("step by step", "its hooks see every step")
+    for adapter in adapters:
+        if type(module) in adapter.fuse:
+            try:
+                return Way("fused over T", "", adapter.fuse[type(module)](module, call))
+            except CannotFuse as obstacle:
+                return Way("step by step", str(obstacle))
+        if isinstance(module, neurons(adapter)):
+            can_swap = type(module) in adapter.replace
+            return Way("step by step", "native: snn_lnm.swap first" if can_swap else "a neuron without a fused form")
+    try:
+        kind = next(filter(None, (adapter.layer(module) for adapter in adapters)), type(module))
+    except CannotFuse as obstacle:
+        return Way("step by step", str(obstacle))
+    if reason := folding.reason_to_step(kind, module, dims):
+        return Way("step by step", reason)
+    if exact and kind in folding.SUMS:
+        return Way("step by step", "exact=True: its sums may round otherwise on a larger batch")
+    return Way("folded", "")
+
+
+class Runner:
+    """One run of ``step`` over ``steps`` time steps."""
+
+    def __init__(self, root: nn.Module, step: StepGraph, adapters: Sequence[Adapter], exact: bool, steps: int) -> None:
+        self.root, self.step, self.adapters, self.exact, self.steps = root, step, adapters, exact, steps
+        self.dims: dict[fx.Node, int] = {}
+        self.stepped: list[str] = []
+
+    def __call__(self, arguments: Sequence[Any]) -> Any:
+        first, *states = arguments
+        given = iter([OverTime(first, is_input=True), *states])
+        values: dict[fx.Node, Any] = {}
+        last_use = {source: node for node in self.step.graph.nodes for source in node.all_input_nodes}
+        for node in self.step.graph.nodes:
+            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+            if node.op == "output":
+                return _result(args[0])
+            if node.op == "placeholder":
+                values[node] = next(given)
+            elif node.op == "get_attr":
+                values[node] = self._attribute(str(node.target))
+            elif node.op == "call_module":
+                values[node] = self._layer(node, args, kwargs)
+            else:
+                values[node] = self._function(node, args, kwargs)
+            for source in node.all_input_nodes:  # a sequence that nobody needs any more is memory
+                if last_use[source] is node:
+                    del values[source]
+        raise AssertionError("a graph ends with its output")
+
+    def _attribute(self, target: str) -> Any:
+        if target in self.step.constants:
+            return self.step.constants[target]
+        value: Any = self.root
+        for name in target.split("."):
+            value = getattr(value, name)
+        return value
+
+    def _layer(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        module, call = self.root.get_submodule(str(node.target)), self.step.calls[node]
+        if not args or not isinstance(args[0], OverTime) or _over_time((args[1:], kwargs)):
+            return self._step_by_step(module, args, kwargs, Call(0, False, True))
+        x, *rest = args
+        self.dims[node] = x.tensor.dim() - 1
+        way = way_of(module, call, self.dims[node], self.adapters, self.exact)
+        if way.run is not None:
+            return _fused_result(way.run(x.tensor, *rest, **kwargs))
+        if way.how == "folded":
+            return _collect_folded(folding.fold(module, x.tensor, *rest, **kwargs))
+        return self._step_by_step(module, args, kwargs, call)
+
+    def _function(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        target, name = node.target, getattr(node.target, "__name__", str(node.target))
+        function = target if callable(target) else _method(str(target))
+        if not _over_time((args, kwargs)):
+            if name in DERIVATIONS or target in folding.POINTWISE:
+                return function(*args, **kwargs)
+        elif name == "getitem" and isinstance(args[0], (tuple, list)):
+            return function(*args, **kwargs)
+        elif isinstance(args[0], OverTime) and not _over_time((args[1:], kwargs)):
+            x, *rest = args
+            if name in folding.OF_ONE_STEP or (name == "getattr" and rest[0] in folding.OF_ONE_STEP):
+                return function(x.tensor[0], *rest, **kwargs)
+            if folding.FOLDED_FUNCTIONS.get(target) == x.tensor.dim() - 1 and not (
+                self.exact and target in folding.SUMS
+            ):
+                return _collect_folded(folding.fold(function, x.tensor, *rest, **kwargs))
+        indexed_by_values = name == "getitem" and _over_time(args[1:])
+        if target in folding.POINTWISE and not indexed_by_values and not _steps((args, kwargs)):
+            out = folding.in_one_call(function, lambda value: isinstance(value, OverTime), args, kwargs)
+            return _collect_folded(out)
+        self.stepped.append(name)
+        return self._step_by_step(function, args, kwargs, Call(0, False, True))
+
+    def _step_by_step(self, function: Callable[..., Any], args: Any, kwargs: Any, call: Call) -> Any:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        unrolled = [_unrolled(leaf, self.steps) for leaf in leaves]
+        results: list[Any] = []
+        for values in zip(*unrolled, strict=True) if unrolled else ((),) * self.steps:
+            inner_args, inner_kwargs = pytree.tree_unflatten(list(values), spec)
+            if call.carried and results:
+                inner_args, inner_kwargs = _carry(inner_args, inner_kwargs, results[-1], call.states)
+            results.append(function(*inner_args, **inner_kwargs))
+        return _collect(results)
+
+
+def _method(name: str) -> Callable[..., Any]:
+    return lambda value, *args, **kwargs: getattr(value, name)(*args, **kwargs)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return pytree.tree_leaves(tree)
+
+
+def _over_time(tree: Any) -> bool:
+    return any(isinstance(leaf, (OverTime, Steps)) for leaf in _leaves(tree))
+
+
+def _steps(tree: Any) -> bool:
+    return any(isinstance(leaf, Steps) for leaf in _leaves(tree))
+
+
+def _unrolled(leaf: Any, steps: int) -> Sequence[Any]:
+    if isinstance(leaf, OverTime):
+        slices = leaf.tensor.unbind(0)
+        return slices if leaf.is_input else [*map(_aligned, slices)]
+    return leaf.values if isinstance(leaf, Steps) else (leaf,) * steps
+
+
+def _aligned(value: Tensor) -> Tensor:
+    """``value`` where a step's own result would lie: a BLAS may add up in another order at another alignment."""
+    return value.clone() if value.storage_offset() * value.element_size() % ALIGNMENT else value
+
+
+def _carry(args: Any, kwargs: Any, result: Any, states: int) -> tuple[Any, Any]:
+    """The arguments of the next step: the last ``states`` results are the states."""
+    following = [*(result if type(result) in (tuple, list) else (result,))][-states:]
+    positional = len(args) - 1
+    return (args[0], *following[:positional]), dict(zip(kwargs, following[positional:], strict=True))
+
+
+def _collect(results: list[Any]) -> Any:
+    """The results of all steps as values over time."""
+    first = results[0]
+    if isinstance(first, Tensor):
+        return OverTime(torch.stack(results))
+    if type(first) in (tuple, list):
+        return type(first)(_collect([*values]) for values in zip(*results, strict=True))
+    return Steps(results)
+
+
+def _collect_folded(out: Any) -> Any:
+    return pytree.tree_map_only(Tensor, OverTime, out)
+
+
+def _fused_result(out: Any) -> Any:
+    """Tensors are over time; a state that is a tuple is the last one."""
+    if isinstance(out, Tensor):
+        return OverTime(out)
+    return tuple(OverTime(value) if isinstance(value, Tensor) else Steps([value]) for value in out)
+
+
+def _result(value: Any) -> Any:
+    """What the step returns, over time."""
+    if isinstance(value, OverTime):
+        return value.tensor
+    if isinstance(value, Steps):
+        return value.values[-1]
+    if isinstance(value, dict):
+        return {key: _result(inner) for key, inner in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_result, value))
+    if isinstance(value, (tuple, list)):
+        return (tuple if isinstance(value, tuple) else list)(map(_result, value))
+    return value

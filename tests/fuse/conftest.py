@@ -1,0 +1,8 @@
+"""SpikingJelly, imported once with its own warnings silenced."""
+
+import importlib
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    importlib.import_module("spikingjelly.activation_based.functional")

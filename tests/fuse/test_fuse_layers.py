@@ -1,0 +1,236 @@
+"""Which layers run how, and that it changes nothing: normalisation, dropout, hooks, functions, refusals."""
+
+import copy
+
+import pytest
+import snntorch as snn
+import torch
+from snntorch import utils
+from torch import nn
+from torch.nn import functional as F
+
+import snn_lnm
+
+T, B = 4, 3
+
+
+def ways(fused):
+    return {row.path: row.runs for row in fused.report.rows}
+
+
+def leaky(**words):
+    return snn.Leaky(beta=0.5, init_hidden=True, **words)
+
+
+def compare(net, x, exact=True, swap=True):
+    """Loop and fused network of equal copies; both leave their traces in buffers and the random stream."""
+    ours, theirs = copy.deepcopy(net), copy.deepcopy(net)
+    if swap:
+        snn_lnm.swap(ours)
+        snn_lnm.swap(theirs)
+    fused = snn_lnm.fuse_time(ours, exact=exact)
+    torch.manual_seed(1)
+    expected = torch.stack([theirs(x_t) for x_t in x])
+    torch.manual_seed(1)
+    got = fused(x)
+    assert torch.equal(got, expected)
+    assert expected.any()
+    for name, value in theirs.named_buffers():
+        assert torch.equal(value, ours.get_buffer(name)), name
+    return fused
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_uses_the_statistics_of_each_step_and_is_folded_in_evaluation(training):
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), leaky()).train(training)
+    fused = compare(net, 3 * torch.randn(T, B, 1, 6, 6))
+    assert ways(fused)["1"] == ("step by step" if training else "folded")
+    fused.eval()
+    assert ways(fused)["1"] == "folded"  # the report tells how things are now
+
+
+def test_dropout_draws_the_masks_of_the_loop():
+    net = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), leaky())
+    fused = compare(net, 3 * torch.randn(T, B, 5))
+    assert ways(fused)["1"] == "step by step"
+    assert ways(fused.eval())["1"] == "folded"
+
+
+def test_a_hooked_layer_sees_every_step():
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), leaky())
+    snn_lnm.swap(net)
+    seen = []
+    handle = net[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    neuron = net[2].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    fused = snn_lnm.fuse_time(net)
+    fused(torch.randn(T, B, 5))
+    assert seen == [(B, 8)] * 2 * T
+    handle.remove()
+    neuron.remove()
+    assert set(ways(fused).values()) == {"folded", "fused over T"}
+
+
+class Counting(nn.Module):
+    """A layer with a memory that no graph shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+def test_unknown_layers_run_step_by_step_where_that_is_asked_for():
+    net = nn.Sequential(Counting(), leaky())
+    with pytest.raises(ValueError, match=r"a step assigns 0\.calls"):
+        snn_lnm.fuse_time(net)
+    assert net[0].calls == 0
+    snn_lnm.swap(net)
+    fused = snn_lnm.fuse_time(net, per_step=[Counting])
+    x = torch.rand(T, B, 5)
+    got = fused(x)
+    utils.reset(net)
+    net[0].calls = 0
+    assert torch.equal(got, torch.stack([net(x_t) for x_t in x]))
+    assert ways(fused) == {"0": "step by step", "1": "fused over T"}
+
+
+class Functions(nn.Module):
+    """What people write between layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lif = nn.Conv2d(1, 2, 3), leaky()
+        self.gain = nn.Parameter(torch.tensor([2.0, 3.0]))
+        self.scale = 1.0
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv(x)), 2)
+        x = x * self.gain[:, None, None] + self.scale
+        x = torch.cat([x, -x], dim=1).view(x.size(0), -1)
+        x = torch.stack([x[:, 0::2], x[:, 1::2]], -1).flatten(1).reshape(x.shape[0], -1)
+        return self.lif(x - x.mean(0, keepdim=True) + F.softmax(x, dim=0))
+
+
+def test_functions_mean_what_they_mean_in_one_step():
+    fused = compare(Functions(), 3 * torch.randn(T, B, 1, 6, 6))
+    stepped = {row.layer for row in fused.report.rows if row.path == ""}
+    assert stepped == {"mean", "softmax"}  # they mix the batch, or may
+
+
+def test_an_attribute_that_changes_is_noticed():
+    net = Functions()
+    snn_lnm.swap(net)
+    fused, x = snn_lnm.fuse_time(net, exact=True), torch.randn(T, B, 1, 6, 6)
+    fused(x)
+    net.scale = -2.0
+    utils.reset(net)
+    got = fused(x)
+    utils.reset(net)
+    assert torch.equal(got, torch.stack([net(x_t) for x_t in x]))
+
+
+def test_an_unbatched_step_is_not_taken_for_a_batch():
+    compare(nn.Sequential(nn.Linear(5, 4), leaky()), 3 * torch.randn(T, 5))
+    compare(nn.Sequential(nn.Conv2d(1, 2, 3), leaky()), 3 * torch.randn(T, 1, 5, 5))
+    compare(nn.Sequential(nn.Flatten(0), leaky()), 3 * torch.randn(T, B, 5))
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+class Loops(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.5)
+
+    def forward(self, x):
+        mem = self.lif.init_leaky()
+        return torch.stack([self.lif(x[t], mem)[0] for t in range(x.size(0))])
+
+
+class NoGradient(nn.Module):
+    def forward(self, x):
+        with torch.no_grad():
+            return x * 2
+
+
+class KeepsState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif, self.mem = snn.Leaky(beta=0.5), None
+
+    def forward(self, x):
+        spk, self.mem = self.lif(x, self.mem)
+        return spk
+
+
+class ChangesState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.5)
+
+    def forward(self, x, mem):
+        spk, mem = self.lif(x, mem)
+        return spk, mem * 0.5
+
+
+class ByHand(nn.Module):
+    def forward(self, x, v):
+        v = 0.5 * v + x
+        return (v > 1).float(), v
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = leaky()
+
+    def forward(self, x):
+        return self.lif(self.lif(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Branches(), "cannot follow its forward.*control flow"),
+        (Loops(), "no loop over time"),
+        (NoGradient(), "switches gradients"),
+        (KeepsState(), "a step assigns mem"),
+        (ChangesState(), "does not return the next state of lif as that layer gave it"),
+        (ByHand(), "argument 'v' is used by mul, not only as the state of a layer"),
+        (Twice(), "lif is called twice in a step"),
+        (snn.Leaky(beta=0.5), "a bare Leaky is a neuron"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_what_cannot_be_fused_is_refused_with_the_reason_and_left_as_it_was(model, message):
+    before = {name: vars(module).copy() for name, module in model.named_modules()}
+    with pytest.raises(ValueError, match=message):
+        snn_lnm.fuse_time(model)
+    assert {name: vars(module) for name, module in model.named_modules()} == before
+
+
+def test_hooks_on_a_container_are_refused():
+    net = nn.Sequential(nn.Sequential(nn.Linear(5, 5)), leaky())
+    net[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="0 has hooks"):
+        snn_lnm.fuse_time(net)
+
+
+def test_wrong_arguments():
+    fused = snn_lnm.fuse_time(nn.Sequential(nn.Linear(5, 5), leaky()))
+    with pytest.raises(ValueError, match=r"\[T, B, \.\.\.\] with T >= 1, got \[0, 3, 5\]"):
+        fused(torch.zeros(0, 3, 5))
+    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got list"):
+        fused([1.0])
+    with pytest.raises(TypeError, match=r"a torch\.nn\.Module is needed"):
+        snn_lnm.fuse_time(lambda x: x)
+    with pytest.raises(ValueError, match="fused already"):
+        snn_lnm.fuse_time(fused)
+    with pytest.raises(TypeError, match="per_step takes classes"):
+        snn_lnm.fuse_time(nn.Sequential(), per_step=["Linear"])
