@@ -229,11 +229,9 @@ def flexsn(learned: bool) -> Neuron:
     from spikingjelly.activation_based.neuron import FlexSN
     from spikingjelly.activation_based.neuron.flexsn_trace import _trace_core
 
-    spike = surrogate.ATan(alpha=ALPHA)
-
     def cubic(x: Tensor, v: Tensor, a: Any, b: Any, c: Any, d: Any) -> tuple[Tensor, Tensor]:
         h = ((d * v + c) * v + b) * v + a + x
-        s = spike(h - THRESHOLD)
+        s = surrogate.ATan(alpha=ALPHA)(h - THRESHOLD)
         return s, (1 - s) * h
 
     def fixed(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,7 +243,6 @@ def flexsn(learned: bool) -> Neuron:
     core, states = neuron._wrapped_core(1, 1), 1 + len(theta)
     graphs = _trace_core(core, tuple(torch.zeros(1) for _ in range(1 + states)), 1, states)
     handle = flex._register_kernel_handle(**_build_kernels(core.__name__, 1, states, 1, *graphs))
-    neuron._triton_handle, neuron._triton_runtime_dtype = handle, torch.float32
     bundle = flex._bundle(handle)
 
     def calls(shape: Shape) -> dict[str, list[Call]]:
@@ -261,8 +258,7 @@ def flexsn(learned: bool) -> Neuron:
 
     def train(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         given = tuple(torch.empty((), device=x.device, requires_grad=True) for _ in theta)
-        with patch.object(neuron, "_ensure_triton_runtime", lambda *_: None):
-            spikes = neuron._triton_scan((x,), (v,), given, False, v)[0][0]
-        return spikes, *[spikes] * states
+        spread = neuron._expanded_static_inputs(v, given)
+        return tuple(flex.flexsn_triton_training(handle, [x, v, *spread], False))
 
     return Neuron("SpikingJelly FlexSN", calls, train)
