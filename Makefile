@@ -1,4 +1,4 @@
-.PHONY: demo test bench
+.PHONY: demo test bench bench-gpu
 PYTHON := .venv/bin/python
 
 .venv/.installed: pyproject.toml
@@ -17,3 +17,6 @@ test: .venv/.installed
 
 bench: .venv/.installed
 	$(PYTHON) -m benchmarks.layer --compile
+
+bench-gpu: .venv/.installed
+	$(PYTHON) -m benchmarks.gpu --csv outputs/gpu.csv

@@ -277,7 +277,7 @@ def run(options: argparse.Namespace, device: torch.device, backend: Any, bench: 
         for name in options.hosts:
             try:
                 found, faults = measure(each, name, device, backend, bench, copy)
-            except (ImportError, RuntimeError) as error:  # too little memory, a host that does not run: the rest may
+            except Exception as error:  # a host that is missing or does not run here: the rest may
                 found, faults = [], [f"{','.join(map(str, each))} {name}: {type(error).__name__}: {error}"]
             rows += found
             wrong += faults
@@ -285,6 +285,7 @@ def run(options: argparse.Namespace, device: torch.device, backend: Any, bench: 
     print("\n" + table(rows))
     print("\n".join(["", *wrong]) if wrong else "\nevery spike and membrane compared is equal")
     if options.csv:
+        options.csv.parent.mkdir(parents=True, exist_ok=True)
         with options.csv.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["machine", *Row._fields])
