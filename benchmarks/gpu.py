@@ -3,8 +3,8 @@
 First correctness, then time. Ours must give the spikes and membranes of the reference engine on the same GPU, and each
 host's neuron the spikes of the neuron that replaces it, all `torch.equal`; what fails is not timed and the exit status
 is 1. Times are `triton.testing.do_bench` (L2 cache cleared before each call): median, 20th and 80th percentile.
-"share" is the copy's time for the least bytes that any neuron must move (12 per neuron and step forward, 24 with backward,
-float32), divided by the time measured: 1 is the speed of a copy, which is measured in the same run.
+"share" is a copy's time for the least bytes that any neuron must move (12 per neuron and step forward, 24 with
+backward, float32), divided by the time measured: 1 is the speed of a copy, which is measured in the same run.
 """
 
 from __future__ import annotations
@@ -156,7 +156,8 @@ def differing(contestants: list[Contestant], x: Tensor) -> list[int]:
 def do_bench(call: Callable[[], Any], leaves: list[Tensor]) -> tuple[float, float, float]:
     from triton.testing import do_bench
 
-    median, low, high = do_bench(call, warmup=100, rep=500, grad_to_none=leaves, quantiles=[0.5, 0.2, 0.8])
+    times: Any = do_bench(call, warmup=100, rep=500, grad_to_none=leaves, quantiles=[0.5, 0.2, 0.8])
+    median, low, high = times
     return median / 1e3, low / 1e3, high / 1e3
 
 
@@ -183,6 +184,7 @@ def measure(
     shape: Shape, name: str, device: torch.device, backend: Any, bench: Bench, copy: float
 ) -> tuple[list[Row], list[str]]:
     """The rows of one host on one shape, and what is wrong; a contestant that is wrong has no row."""
+    torch.compiler.reset()  # past a limit of recompilations it would run uncompiled, and say nothing
     torch.manual_seed(0)
     x, d_spikes = (SCALE[name] * torch.randn(shape, device=device)).requires_grad_(), torch.randn(shape, device=device)
     where, rows, wrong = ",".join(map(str, shape)), [], []
@@ -232,10 +234,12 @@ def version(package: str) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Times relative to ours in the same host, shape and direction."""
-    ours = {row[:2] + (row.direction,): row.seconds for row in rows if row.contestant == "ours"}
-    lines = [("shape", "host", "contestant", "direction", "ms", "p20", "p80", "x ours", "share", "MiB", "other spikes")]
+    ours = {(*row[:2], row.direction): row.seconds for row in rows if row.contestant == "ours"}
+    lines: list[tuple[str, ...]] = [
+        ("shape", "host", "contestant", "direction", "ms", "p20", "p80", "x ours", "share", "MiB", "other spikes")
+    ]
     for row in rows:
-        base = ours.get(row[:2] + (row.direction,))
+        base = ours.get((*row[:2], row.direction))
         times = (f"{value * 1e3:.3f}" for value in (row.seconds, row.low, row.high))
         ratio = f"{row.seconds / base:.2f}" if base else "-"
         rest = (ratio, f"{row.share:.2f}", f"{row.peak / 2**20:.0f}", str(row.differing))

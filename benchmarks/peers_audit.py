@@ -103,8 +103,9 @@ def comparisons() -> list[Comparison]:
 def cost(calls: Callable[[int], Call], target: str) -> tuple[float, float, int, int]:
     """Bytes and instructions per neuron and step, registers and spills of the kernel that ``calls`` gives for T steps.
 
-    Read off the innermost loop that writes memory. A kernel without one was unrolled over all steps: then two lengths
-    are compiled, and what the longer one has more is that of its additional steps.
+    Read off the innermost loop that writes memory. Instructions under an `if` in it are all counted, as if each step
+    took every branch; bytes are those that every step moves. A kernel without a loop was unrolled over all steps: then
+    two lengths are compiled, and what the longer one has more is that of its additional steps.
     """
     call = calls(STEPS)
     compiled = compile_call(call, target)
@@ -115,13 +116,15 @@ def cost(calls: Callable[[int], Call], target: str) -> tuple[float, float, int, 
     code = memory_loop(lines, syntax)
     if code.stores:
         steps = code.bytes / neurons / step_bytes(compiled.asm["ttgir"])
-        moved, issued = code.bytes, float(len(code.instructions))
+        moved = float(step_bytes(compiled.asm["ttgir"], conditional=False))
+        issued = len(code.instructions)
     else:
         shorter, steps = machine_code(compile_call(calls(STEPS // 2), target), target)[0], STEPS - STEPS // 2
         long, short = read(lines, syntax), read(shorter, syntax)
-        moved, issued = long.bytes - short.bytes, float(len(long.instructions) - len(short.instructions))
-    per = neurons * steps
-    return moved / per, round(issued / per, 1), resources["registers"], resources["spilled"] + resources["stack"]
+        moved = (long.bytes - short.bytes) / neurons / steps
+        issued = len(long.instructions) - len(short.instructions)
+    occupied = resources["registers"], resources["spilled"] + resources["stack"]
+    return moved, round(issued / neurons / steps, 1), *occupied
 
 
 def best(neuron: Neuron, kernel: str, target: str) -> tuple[float, float, int, int]:

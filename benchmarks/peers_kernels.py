@@ -10,7 +10,7 @@ import contextlib
 import importlib.metadata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import torch
@@ -134,7 +134,7 @@ class Driver:
 def compile_call(call: Call, target: str) -> Any:
     import triton
 
-    triton.runtime.driver.set_active(Driver(target))
+    triton.runtime.driver.set_active(cast(Any, Driver(target)))
     call.kernel.device_caches.clear()  # they know the device's number, not its kind
     return call.kernel.warmup(*call.arguments, grid=(1,), **call.options)
 
@@ -143,7 +143,7 @@ def compilations(neuron: Neuron, shapes: list[Shape], target: str) -> int:
     """How many kernels Triton would compile to train on all the shapes, one configuration of each."""
     import triton
 
-    triton.runtime.driver.set_active(Driver(target))
+    triton.runtime.driver.set_active(cast(Any, Driver(target)))
     keys: set[Any] = set()
 
     def note(kernel: Any, key: str, *_: Any) -> None:

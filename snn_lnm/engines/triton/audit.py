@@ -189,20 +189,28 @@ def compile_for(launch: Launch, target: str) -> Any:
     return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
 
 
-def step_bytes(ttgir: str) -> int:
-    """Bytes per neuron that one pass of the innermost loop moves, in the code before unrolling."""
+def step_bytes(ttgir: str, conditional: bool = True) -> int:
+    """Bytes per neuron that one pass of the innermost loop moves, in the code before unrolling.
+
+    Without ``conditional``, only what every pass moves: nothing under an `if`.
+    """
     size = {"f64": 8, "f32": 4, "bf16": 2, "f16": 2}
     depth, found = 0, 0
     open_loops: list[tuple[int, int]] = []  # depth at which it ends, bytes so far; -1: it holds another loop
+    open_ifs: list[int] = []  # depth at which it ends
     for line in ttgir.splitlines():
         access = re.search(r"\btt\.(?:load|store) .*tensor<\d+x!tt\.ptr<(\w+)>", line)
-        if access and open_loops and open_loops[-1][1] >= 0:
+        if access and open_loops and open_loops[-1][1] >= 0 and (conditional or not open_ifs):
             open_loops[-1] = (open_loops[-1][0], open_loops[-1][1] + size[access[1]])
         depth += line.count("{") - line.count("}")
-        if re.search(r"\bscf\.for\b", line):
+        if re.search(r"\bscf\.if\b", line):
+            open_ifs.append(depth)
+        elif re.search(r"\bscf\.for\b", line):
             if open_loops:
                 open_loops[-1] = (open_loops[-1][0], -1)
             open_loops.append((depth, 0))
+        while open_ifs and depth < open_ifs[-1]:
+            open_ifs.pop()
         while open_loops and depth < open_loops[-1][0]:
             found = max(found, open_loops.pop()[1])
     return found
