@@ -1,4 +1,4 @@
-.PHONY: demo test test-matrix bench
+.PHONY: demo test test-matrix bench bench-gpu
 PYTHON := .venv/bin/python
 
 .venv/.installed: pyproject.toml
@@ -23,3 +23,6 @@ bench: .venv/.installed
 	$(PYTHON) -m benchmarks.floor
 	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456 $(PYTHON) -m benchmarks.layer --compile
 	$(PYTHON) -m benchmarks.network --compile
+
+bench-gpu: .venv/.installed
+	$(PYTHON) -m benchmarks.gpu --csv outputs/gpu.csv

@@ -27,7 +27,20 @@ from snn_lnm.engines.triton import THREADS, Launch
 from snn_lnm.parameters import STATE_DTYPE
 from snn_lnm.surrogate import _BY_NAME
 
-__all__ = ["TARGETS", "Facts", "Variant", "compile_for", "inspect", "run", "table", "variants"]
+__all__ = [
+    "TARGETS",
+    "Facts",
+    "Variant",
+    "compile_for",
+    "inspect",
+    "machine_code",
+    "memory_loop",
+    "read",
+    "run",
+    "step_bytes",
+    "table",
+    "variants",
+]
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -54,11 +67,13 @@ class Variant:
     charge: str = "map"
     reset: str = "hard"
     detach_reset: bool = True
+    fire_at_threshold: bool = False
     synapse: str = ""
     surrogate: str = "atan"
     domain: tuple[float, float] | None = (-1.5, 1.5)
     gain_divides: bool = False
     membrane: bool = True  # kept, as training needs it
+    learned: bool = True  # the coefficients: they get gradients
 
     def tensor(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=STATE_DTYPE[self.dtype], device="meta")
@@ -72,17 +87,17 @@ class Variant:
         return [
             *numbers, inner, False, self.charge, self.reset, self.synapse or "decay", [*_BY_NAME.values()].index(kind),
             kind().parameters, list(self.domain or ()), "line",
-            self.detach_reset, False, self.gain_divides, False,
+            self.detach_reset, self.fire_at_threshold, self.gain_divides, False,
         ]  # fmt: skip
 
     def launches(self) -> dict[str, Launch]:
-        """The forward launch and, for training, the backward one: input and coefficient gradients."""
+        """The forward launch and, for training, the backward one."""
         x = torch.empty(self.shape, dtype=self.dtype, device="meta")
         v = self.tensor(*self.shape[1:])
         current = v if self.synapse else None
         launches = {"forward": engine.prepare_forward(x, v, current, *self.law(), self.membrane)[1]}
         if self.membrane:
-            h, needs = self.tensor(*self.shape), [True, False, False, False, False]
+            h, needs = self.tensor(*self.shape), [self.learned, False, False, False, False]
             d_outputs = (x, None, None, None)
             launches["backward"] = engine.prepare_backward(*d_outputs, x, v, current, h, *self.law(), False, needs)[1]
         return launches
@@ -140,12 +155,17 @@ class Facts:
     faults: tuple[str, ...] = ()
 
 
-class Loop(NamedTuple):
-    """The longest innermost loop that writes to memory."""
+class Code(NamedTuple):
+    """Instructions of a stretch of machine code, and the widths of its loads and stores in bits."""
 
     instructions: list[str]
     loads: list[int]
     stores: list[int]
+
+    @property
+    def bytes(self) -> float:
+        """Moved by one thread."""
+        return (sum(self.loads) + sum(self.stores)) / 8
 
 
 def compile_for(launch: Launch, target: str) -> Any:
@@ -169,20 +189,28 @@ def compile_for(launch: Launch, target: str) -> Any:
     return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
 
 
-def step_bytes(ttgir: str) -> int:
-    """Bytes per neuron that one pass of the innermost loop moves, in the code before unrolling."""
+def step_bytes(ttgir: str, conditional: bool = True) -> int:
+    """Bytes per neuron that one pass of the innermost loop moves, in the code before unrolling.
+
+    Without ``conditional``, only what every pass moves: nothing under an `if`.
+    """
     size = {"f64": 8, "f32": 4, "bf16": 2, "f16": 2}
     depth, found = 0, 0
     open_loops: list[tuple[int, int]] = []  # depth at which it ends, bytes so far; -1: it holds another loop
+    open_ifs: list[int] = []  # depth at which it ends
     for line in ttgir.splitlines():
         access = re.search(r"\btt\.(?:load|store) .*tensor<\d+x!tt\.ptr<(\w+)>", line)
-        if access and open_loops and open_loops[-1][1] >= 0:
+        if access and open_loops and open_loops[-1][1] >= 0 and (conditional or not open_ifs):
             open_loops[-1] = (open_loops[-1][0], open_loops[-1][1] + size[access[1]])
         depth += line.count("{") - line.count("}")
-        if re.search(r"\bscf\.for\b", line):
+        if re.search(r"\bscf\.if\b", line):
+            open_ifs.append(depth)
+        elif re.search(r"\bscf\.for\b", line):
             if open_loops:
                 open_loops[-1] = (open_loops[-1][0], -1)
             open_loops.append((depth, 0))
+        while open_ifs and depth < open_ifs[-1]:
+            open_ifs.pop()
         while open_loops and depth < open_loops[-1][0]:
             found = max(found, open_loops.pop()[1])
     return found
@@ -201,18 +229,21 @@ def _loops(lines: list[str], label: str, branch: str) -> Iterator[list[str]]:
             yield lines[first : end + 1]
 
 
-def _memory_loop(lines: list[str], syntax: dict[str, str]) -> Loop:
-    best = Loop([], [], [])
-    for body in _loops(lines, syntax["label"], syntax["branch"]):
-        instructions = [match[1] for line in body if (match := re.match(syntax["instruction"], line))]
-        widths: dict[str, list[int]] = {"load": [], "store": []}
-        for instruction in instructions:
-            for kind, found in widths.items():
-                if match := re.match(syntax[kind], instruction):
-                    found.append(_bits(match[1]))
-        if widths["store"] and len(instructions) > len(best.instructions):
-            best = Loop(instructions, widths["load"], widths["store"])
-    return best
+def read(lines: list[str], syntax: dict[str, str]) -> Code:
+    instructions = [match[1] for line in lines if (match := re.match(syntax["instruction"], line))]
+    widths: dict[str, list[int]] = {"load": [], "store": []}
+    for instruction in instructions:
+        for kind, found in widths.items():
+            if match := re.match(syntax[kind], instruction):
+                found.append(_bits(match[1]))
+    return Code(instructions, widths["load"], widths["store"])
+
+
+def memory_loop(lines: list[str], syntax: dict[str, str]) -> Code:
+    """The longest innermost loop that writes to memory; empty without one."""
+    loops = (read(body, syntax) for body in _loops(lines, syntax["label"], syntax["branch"]))
+    writing = [loop for loop in loops if loop.stores]
+    return max(writing, key=lambda loop: len(loop.instructions), default=Code([], [], []))
 
 
 def _bits(suffix: str) -> int:
@@ -252,7 +283,7 @@ def _cuobjdump(compiled: Any, what: str) -> str:
         return subprocess.run([tool, what, file.name], capture_output=True, text=True, check=True).stdout
 
 
-def _machine_code(compiled: Any, target: str) -> tuple[list[str], dict[str, str], dict[str, Any]]:
+def machine_code(compiled: Any, target: str) -> tuple[list[str], dict[str, str], dict[str, Any]]:
     """Its lines, how to read them, and what the kernel occupies."""
     if TARGETS[target][0] == "hip":
         text = compiled.asm["amdgcn"]
@@ -284,11 +315,10 @@ def _machine_code(compiled: Any, target: str) -> tuple[list[str], dict[str, str]
 def inspect(variant: Variant, kernel: str, launch: Launch, target: str) -> Facts:
     """Compile one kernel of a variant and read its machine code."""
     compiled = compile_for(launch, target)
-    lines, syntax, resources = _machine_code(compiled, target)
-    loop = _memory_loop(lines, syntax)
+    lines, syntax, resources = machine_code(compiled, target)
+    loop = memory_loop(lines, syntax)
     block, per_step = launch.constants["BLOCK"], step_bytes(compiled.asm["ttgir"])
-    moved = sum(loop.loads) + sum(loop.stores)
-    steps = moved / 8 * THREADS / block / per_step if per_step else 0.0  # that the loop was unrolled to
+    steps = loop.bytes * THREADS / block / per_step if per_step else 0.0  # that the loop was unrolled to
     facts = Facts(
         variant=variant.name,
         kernel=kernel,
