@@ -188,7 +188,9 @@ class Law(NamedTuple):
         from snn_lnm.engines.triton.law import Options
 
         kind = _SURROGATES[self.surrogate]
-        first, second = (*self.surrogate_parameters, None)[:2]
+        first, second = (
+            self.surrogate_parameters if len(self.surrogate_parameters) == 2 else (*self.surrogate_parameters, None)
+        )
         return Options(
             degree=self.degree,
             charge=self.charge,
