@@ -1,4 +1,4 @@
-.PHONY: demo test bench
+.PHONY: demo test test-matrix bench bench-gpu
 PYTHON := .venv/bin/python
 
 .venv/.installed: pyproject.toml
@@ -15,6 +15,14 @@ test: .venv/.installed
 	.venv/bin/pyright
 	$(PYTHON) -m pytest
 
+test-matrix:
+	python3 tests/matrix.py
+
 bench: .venv/.installed
 	$(PYTHON) -m benchmarks.layer --compile
+	$(PYTHON) -m benchmarks.floor
+	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 MALLOC_TOP_PAD_=268435456 $(PYTHON) -m benchmarks.layer --compile
 	$(PYTHON) -m benchmarks.network --compile
+
+bench-gpu: .venv/.installed
+	$(PYTHON) -m benchmarks.gpu --csv outputs/gpu.csv

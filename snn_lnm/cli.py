@@ -1,8 +1,10 @@
-"""The command line: `python -m snn_lnm demo | adapters`."""
+"""The command line: `python -m snn_lnm demo | adapters | audit`."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ DEMO_NEEDS = {
     "tqdm": "tqdm",
 }
 """Import name -> name on PyPI of what only the demo imports."""
+AUDIT_TARGETS = ["sm_80", "sm_90", "sm_100", "gfx942"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of weights, spikes and batches")
     demo.add_argument("--degree", type=_integer(1, MAX_DEGREE), default=3, help="of the learned polynomials")
     demo.add_argument("--figure", type=Path, default=Path("outputs/demo.png"), help="where to save it")
+    audit = commands.add_parser(
+        "audit",
+        help="compile the Triton kernels for GPUs that need not be here, and read their machine code",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    audit.set_defaults(run=_audit)
+    audit.add_argument("--targets", nargs="+", default=AUDIT_TARGETS, choices=AUDIT_TARGETS, metavar="TARGET")
+    audit.add_argument("--only", default="", help="variants whose name contains this")
+    audit.add_argument("--jobs", type=_integer(1, 1024), default=1, help="processes that compile")
+    audit.add_argument("--json", type=Path, help="also write all facts there")
     return parser
 
 
@@ -78,6 +91,20 @@ def _adapters(options: argparse.Namespace) -> int:
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from snn_lnm.engines.triton import audit
+
+    try:
+        rows = list(audit.run(options.targets, options.only, options.jobs))
+    except RuntimeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(audit.table(rows))
+    if options.json:
+        options.json.write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+    return int(any(row.faults for row in rows) or not rows)
 
 
 def _demo(options: argparse.Namespace) -> int:

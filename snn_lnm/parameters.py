@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Optional, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from snn_lnm import surrogate as surrogates
 
@@ -40,6 +41,10 @@ class State(NamedTuple):
 
     v: Tensor
     current: Optional[Tensor] = None  # noqa: UP045 - evaluated at run time on Python 3.10
+
+
+# An exported model that returns states can be saved only with a name for them.
+pytree._register_namedtuple(State, serialized_type_name="snn_lnm.State")
 
 
 class Parameters(NamedTuple):

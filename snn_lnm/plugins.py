@@ -145,8 +145,13 @@ def _framework(entry: metadata.EntryPoint) -> metadata.Distribution | None:
     try:
         return metadata.distribution(entry.name)
     except metadata.PackageNotFoundError:
-        owners = metadata.packages_distributions().get(entry.name)
-        return metadata.distribution(owners[0]) if owners else None
+        return next((found for found in metadata.distributions() if _holds(found, entry.name)), None)
+
+
+def _holds(distribution: metadata.Distribution, module: str) -> bool:
+    """Whether the top-level ``module`` is its own. (Python 3.10's packages_distributions reads only top_level.txt.)"""
+    named = (distribution.read_text("top_level.txt") or "").split()
+    return module in named or any(path.parts[0].partition(".")[0] == module for path in distribution.files or ())
 
 
 def _unfit(entry: metadata.EntryPoint, framework: metadata.Distribution | None) -> str:

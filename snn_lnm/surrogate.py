@@ -69,11 +69,16 @@ class Surrogate:
 
 
 class _Step(torch.autograd.Function):
+    generate_vmap_rule = True  # for torch.func
+
     @staticmethod
-    def forward(ctx: Any, u: Tensor, surrogate: Surrogate, at_zero: bool) -> Tensor:
-        ctx.save_for_backward(u)
-        ctx.surrogate = surrogate
+    def forward(u: Tensor, surrogate: Surrogate, at_zero: bool) -> Tensor:
         return ((u >= 0) if at_zero else (u > 0)).to(u.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        u, ctx.surrogate, _ = inputs
+        ctx.save_for_backward(u)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -93,12 +98,12 @@ class ATan(Surrogate):
     name: ClassVar[str] = "atan"
 
     @staticmethod
-    def derivative(u: Any, alpha: Any) -> Any:
+    def derivative(u, alpha):
         z = (1.5707963267948966 * alpha) * u
         return (alpha / 2) / (1 + z * z)
 
     @staticmethod
-    def primitive(u: Any, alpha: Any) -> Any:
+    def primitive(u, alpha):
         return ((1.5707963267948966 * alpha) * u).atan() / 3.141592653589793 + 0.5
 
 
@@ -113,12 +118,12 @@ class FastSigmoid(Surrogate):
     name: ClassVar[str] = "fast_sigmoid"
 
     @staticmethod
-    def derivative(u: Any, slope: Any) -> Any:
+    def derivative(u, slope):
         z = slope * u.abs() + 1
         return 1 / (z * z)
 
     @staticmethod
-    def primitive(u: Any, slope: Any) -> Any:
+    def primitive(u, slope):
         return u / (slope * u.abs() + 1) + 0.5
 
 
@@ -142,12 +147,12 @@ class Sigmoid(Surrogate):
     name: ClassVar[str] = "sigmoid"
 
     @staticmethod
-    def derivative(u: Any, slope: Any) -> Any:
+    def derivative(u, slope):
         p = (slope * u).sigmoid()
         return slope * p * (1 - p)
 
     @staticmethod
-    def primitive(u: Any, slope: Any) -> Any:
+    def primitive(u, slope):
         return (slope * u).sigmoid()
 
 
@@ -163,12 +168,12 @@ class Triangle(Surrogate):
     name: ClassVar[str] = "triangle"
 
     @staticmethod
-    def derivative(u: Any, width: Any, area: Any) -> Any:
+    def derivative(u, width, area):
         z = u.abs() / width
         return (1 - z) * (z < 1).to(u.dtype) * (area / width)
 
     @staticmethod
-    def primitive(u: Any, width: Any, area: Any) -> Any:
+    def primitive(u, width, area):
         # Inside: A·(1/2 + z - z|z|/2); outside z is held at ±1, written without a clamp.
         z = u / width
         inside = (z.abs() < 1).to(u.dtype)
@@ -187,11 +192,11 @@ class Rectangle(Surrogate):
     name: ClassVar[str] = "rectangle"
 
     @staticmethod
-    def derivative(u: Any, width: Any) -> Any:
+    def derivative(u, width):
         return (u.abs() < width / 2).to(u.dtype) / width
 
     @staticmethod
-    def primitive(u: Any, width: Any) -> Any:
+    def primitive(u, width):
         z = u / width
         inside = (z.abs() < 0.5).to(u.dtype)
         return z * inside + 0.5 * (z >= 0.5).to(u.dtype) - 0.5 * (z <= -0.5).to(u.dtype) + 0.5

@@ -1,8 +1,7 @@
-"""Our three adapters pass the suite that `snn_lnm.testing` offers; broken ones do not."""
+"""Our adapters pass the suite that `snn_lnm.testing` offers (SpikingJelly's in its folder); broken ones do not."""
 
 import dataclasses
 import sys
-import warnings
 
 import norse.torch as norse
 import pytest
@@ -15,11 +14,6 @@ from snntorch import utils
 from torch import nn
 
 from snn_lnm.testing import AdapterConformance
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the host's own import warnings are not ours
-    import snn_lnm_spikingjelly.adapter
-    from spikingjelly.activation_based import functional, layer, neuron
 
 
 class TestSnnTorch(AdapterConformance):
@@ -97,40 +91,6 @@ class TestNorse(AdapterConformance):
             out, state = model(x_t, state)
             rows.append(out)
         return torch.cat([torch.stack(rows), state[-1].v.expand(1, 3, 4)])
-
-
-class TestSpikingJelly(AdapterConformance):
-    adapter = snn_lnm_spikingjelly.adapter.adapter
-    rounds = ("quadratic",)
-
-    def natives(self):
-        return {
-            "if": neuron.IFNode(),
-            "lif": neuron.LIFNode(tau=2.3, v_reset=None),
-            "lif, sequence": neuron.LIFNode(tau=2.3, decay_input=False, detach_reset=True, step_mode="m"),
-            "plif": neuron.ParametricLIFNode(init_tau=1.7),
-            "quadratic": neuron.QIFNode(tau=2.0),
-        }
-
-    def run(self, neuron, x, state=None):
-        if state is None:
-            functional.reset_net(neuron)
-        if neuron.step_mode == "m":
-            return neuron(x), neuron.v
-        return torch.stack([neuron(x_t) for x_t in x]), neuron.v
-
-    def model(self):
-        torch.manual_seed(0)
-        return nn.Sequential(
-            layer.Linear(5, 8, step_mode="m"),
-            neuron.LIFNode(step_mode="m"),
-            layer.Linear(8, 4, step_mode="m"),
-            neuron.ParametricLIFNode(step_mode="m"),
-        )
-
-    def run_model(self, model, x):
-        functional.reset_net(model)
-        return torch.cat([model(x), model[-1].v[None]])
 
 
 def broken(change):

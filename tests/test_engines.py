@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from snn_lnm import LNM, engines, explain_backend, functional, surrogate
 from snn_lnm.engines import cpp
 from snn_lnm.parameters import Dynamics, Parameters, State
-from snn_lnm.testing import problems
+from snn_lnm.testing import Problem, problems
 
 EDGES = st.sampled_from([(1, 15), (1, 16), (2, 17), (1, 511), (3, 512), (1, 513), (2, 3, 7, 7), (5, 1025), (40, 10)])
 
@@ -90,15 +90,49 @@ def test_same_gradients(problem):
     time; the largest of all gradients stands for them. That last step is an estimate, not a bound: the
     exact comparison above is the proof, this one covers what it cannot draw.
     """
-    eps = torch.finfo(torch.float64).eps
+    terms = gradients(problem, "reference", spread=True)
+    assume(all(math.isfinite(term.abs().max()) and term.abs().max() < 1e6 for term in terms))
+    compare_gradients(problem, terms)
+
+
+def compare_gradients(problem, terms):
+    eps = torch.finfo(problem.x.dtype).eps
     path = 2 * len(problem.x) * (4 * problem.parameters.degree + 30)
     ours, law = gradients(problem, "cpp"), gradients(problem, "reference")
-    terms = gradients(problem, "reference", spread=True)
     largest = max(float(value.abs().max()) for value in terms)
-    assume(math.isfinite(largest) and largest < 1e6)
     for mine, true, term in zip(ours, law, terms, strict=True):
         n = max(1, term.numel() // max(1, true.numel()))
         assert (mine - true).abs().max() <= (path + n) * eps * n * largest
+
+
+USUAL = [
+    dict(charge=charge, reset=reset, detach_reset=detach)
+    for charge in ("drift", "map")
+    for reset in ("hard", "soft", "none", "hard_next", "soft_next")
+    for detach in (True, False)
+]
+
+
+@pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
+@pytest.mark.parametrize("options", USUAL, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
+def test_each_compiled_option_set(options, layout, spike):
+    """The usual neurons, degree 3 in float32, have kernels of their own, for shared and for mixed parameters."""
+    torch.manual_seed(0)
+    step = (3, 5, 133)
+    shape = {"layer": (), "channel": (5, 1), "neuron": (5, 133)}[layout]
+    theta = torch.tensor([0.05, -0.4 if options["charge"] == "drift" else 0.9, 0.1, -0.1])
+    numbers = Parameters(
+        theta + 0.1 * torch.randn(*shape, 4),
+        1 + 0.1 * torch.randn(shape),
+        0.1 * torch.randn(shape),
+        0.5 + 0.1 * torch.rand(shape),
+    )
+    dynamics = Dynamics(domain=(-1.5, 1.5), surrogate=spike, **options)
+    problem = Problem(torch.randn(9, *step), State(torch.randn(step)), numbers, dynamics)
+    for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
+        assert torch.equal(ours, law)
+    compare_gradients(problem, gradients(problem, "reference", spread=True))
 
 
 def problem_of(shape):
@@ -186,7 +220,7 @@ def test_opcheck():
         arguments = (
             x.clone().requires_grad_(), state.v, current,
             numbers.coefficients.clone().requires_grad_(), *numbers[1:4], alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True,
+            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True, "cpp",
         )  # fmt: skip
         torch.library.opcheck(torch.ops.snn_lnm.forward.default, arguments)
 
@@ -221,8 +255,3 @@ def test_a_user_s_surrogate_runs_on_the_reference():
     assert functional.run(*problem, dynamics).spikes.unique().numel() > 2
     with pytest.raises(RuntimeError, match="callable of your own"):
         functional.run(*problem, dynamics, backend="cpp")
-
-
-def test_triton_is_refused_in_a_sentence():
-    with pytest.raises(RuntimeError, match="triton engine is not part of this release"):
-        functional.run(*problem_of((3, 2, 5)), backend="triton")

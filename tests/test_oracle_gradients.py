@@ -113,7 +113,7 @@ def smooth_gradients(
     last = torch.stack([out.state.v, torch.zeros(1, 1) if out.state.current is None else out.state.current]).flatten()
     loss = torch.cat([terms, last]) @ torch.from_numpy(weights)
     grads = torch.autograd.grad(loss, list(t.values()), allow_unused=True, materialize_grads=True)
-    return {name: grad.numpy() for name, grad in zip(t, grads, strict=True)}
+    return {name: grad.detach().numpy() for name, grad in zip(t, grads, strict=True)}
 
 
 @pytest.mark.parametrize(("charge", "reset"), list(product(CHARGES, RESETS)))
@@ -249,7 +249,7 @@ def engine_gradients(
         [(torch.from_numpy(weights[name]) * value).sum() for name, value in outputs.items() if value is not None]
     ).sum()
     grads = torch.autograd.grad(loss, list(t.values()), allow_unused=True, materialize_grads=True)
-    return {name: grad.numpy() for name, grad in zip(t, grads, strict=True)}
+    return {name: grad.detach().numpy() for name, grad in zip(t, grads, strict=True)}
 
 
 @pytest.mark.parametrize("detach_reset", [False, True])

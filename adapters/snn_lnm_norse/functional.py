@@ -199,7 +199,7 @@ def advance_recurrent(
     if start.current is None:
         fed_back = driven + fed_back
     else:
-        start = start._replace(current=start.current + driven.to(start.current.dtype))
+        start = State(start.v, start.current + driven.to(start.current.dtype))
     numbers = _numbers(p, dt, driven.dim(), driven)
     options: dict[str, Any] = {"backend": backend, "single_step": True, "membrane": False}
     out = functional.run(fed_back, start, numbers, dynamics, **options)
@@ -232,13 +232,15 @@ def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:
 
 def _common_shape(step: torch.Size, state: Any) -> torch.Size:
     """One step of the input broadcast with the state, as the host's sums would."""
-    found = {} if state is None else {name: torch.as_tensor(value).shape for name, value in state._asdict().items()}
+    if state is None:
+        return step
+    shapes = [torch.as_tensor(value).shape for value in state]
     try:
-        return torch.broadcast_shapes(step, *found.values())
+        return torch.broadcast_shapes(step, *shapes)
     except RuntimeError:
-        shapes = ", ".join(f"state.{name} {[*shape]}" for name, shape in found.items())
+        named = ", ".join(f"state.{name} {[*shape]}" for name, shape in zip(state._fields, shapes, strict=True))
         raise ValueError(
-            f"one step of the input is {[*step]} and does not fit {shapes}: start a new sequence with state=None."
+            f"one step of the input is {[*step]} and does not fit {named}: start a new sequence with state=None."
         ) from None
 
 

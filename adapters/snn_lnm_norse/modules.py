@@ -36,7 +36,8 @@ class RegisteredNeuron(HasDynamics):
     """Mixin: the parameters live in the module, so that they are trained, moved, saved and pickled.
 
     ``coefficients`` become an ``nn.Parameter`` (or a buffer, ``learn_coefficients=False``); the other
-    numbers of ``p`` become buffers, or parameters where they were given as such.
+    numbers of ``p`` become buffers, or parameters where they were given as such. ``.to(dtype)`` moves the
+    parameters; buffers keep their dtype, as Norse's own numbers do.
     """
 
     DETACH_RESET = False
@@ -57,7 +58,7 @@ class RegisteredNeuron(HasDynamics):
         dynamics = dynamics_of(p, self.DETACH_RESET)
         if learn_coefficients and not isinstance(theta, nn.Parameter):
             numbers["coefficients"] = nn.Parameter(theta)
-        self._words = p._replace(domain=None, **dict.fromkeys(NUMBERS))
+        self._words = {name: value for name, value in p._asdict().items() if name not in (*NUMBERS, "domain")}
         self.dynamics = dynamics
         for name, value in numbers.items():
             self._parameters.pop(name, None)
@@ -67,13 +68,23 @@ class RegisteredNeuron(HasDynamics):
             else:
                 self.register_buffer(name, value)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        # The host's dt·τ⁻¹ is rounded in the dtype of τ⁻¹, which .double() does not change there.
+        before = {name: buffer for name, buffer in self.named_buffers(recurse=False) if name in NUMBERS}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self.get_buffer(name)
+            if new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
+
     @property
     def p(self) -> LNMParameters:
         """The parameters as they are now, for Norse's functional interface.
 
         Setting it makes new parameters of the module: build the optimizer after that.
         """
-        return self._words._replace(domain=self.domain, **{name: getattr(self, name) for name in NUMBERS})
+        return LNMParameters(domain=self.domain, **self._words, **{name: getattr(self, name) for name in NUMBERS})
 
     @p.setter
     def p(self, value: LNMParameters) -> None:
@@ -229,7 +240,7 @@ class RecurrentNeuron(RegisteredNeuron):
         return f"{sizes}, {super().extra_repr()}"
 
     def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
-        dims = (*dims, int(self.hidden_size))
+        dims = (*dims, len(self.recurrent_weights))
         return recurrent_state(torch.zeros(dims, dtype=x.dtype, device=x.device), *self._at_rest(dims, x))
 
     def _step(self, x: Tensor, state: Any, weights: Tensor) -> tuple[Tensor, Any]:

@@ -40,14 +40,16 @@ SUPER_IGNORES_ALPHA = _super_ignores_alpha()
 def recover(method: str, alpha: Tensor | float) -> Spike:
     """The :class:`snn_lnm.surrogate.Surrogate` with the derivative of Norse's ``method``, or Norse's function.
 
-    "super" and "triangle" are known to the compiled engines; "tanh", "circ", "heavi_erfc" and
+    With a positive alpha "super" and "triangle" are known to the compiled engines; "tanh", "circ", "heavi_erfc" and
     "heaviside" (no gradient) run as Norse has them, on the reference engine.
 
     Raises:
         ValueError: Norse has no such method.
     """
-    if method == "super":
-        return surrogates.SuperSpike(1.0 if SUPER_IGNORES_ALPHA else float(alpha))
+    if method == "super" and SUPER_IGNORES_ALPHA:
+        return surrogates.SuperSpike(1.0)
+    if method == "super" and alpha > 0:
+        return surrogates.SuperSpike(float(alpha))
     if method == "triangle" and alpha > 0:
         return surrogates.Triangle(1.0, float(alpha))
     threshold(torch.zeros(()), method, cast(float, alpha))  # raises for an unknown method

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from snn_lnm import reference
-from snn_lnm.engines import cpp, op
+from snn_lnm.engines import cpp, op, triton
 from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
 from snn_lnm.surrogate import _BY_NAME
 
@@ -25,13 +26,23 @@ Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
 __all__ = ["Backend", "Engine", "check_name", "choose", "explain"]
 
+_OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
+_MISSING: dict[str, Callable[[], str | None]] = {
+    "cpp": lambda: cpp.obstacle(),
+    "triton": lambda: triton.missing(),
+}  # looked up at each call
 _warned: set[str] = set()
+
+
+def _transformed() -> bool:
+    """Within `torch.func.grad`, `vmap` and the like, where tensors may have no values to look at."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _run_reference(
     x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
-    if not torch.compiler.is_compiling() and parameters.coefficients.device.type == "cpu":
+    if parameters.coefficients.device.type == "cpu" and not (torch.compiler.is_compiling() or _transformed()):
         check_finite("coefficients", parameters.coefficients)
     if not single_step:
         return reference.scan(x, state, parameters, dynamics)
@@ -43,13 +54,15 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     """Why ``backend`` cannot run this, in a sentence; None if it can."""
     if backend == "reference":
         return None
-    if backend == "triton":
-        return "the triton engine is not part of this release."
+    if _transformed():
+        return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
     if type(dynamics.surrogate) not in _COMPILED:
         return (
             f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
             f"can differentiate it (compiled: {', '.join(_BY_NAME)})."
         )
+    if backend == "triton":
+        return triton.obstacle(device, dynamics.surrogate, dynamics.smooth)
     if device.type != "cpu":
         return f"the cpp engine runs on CPU tensors, the input is on {device}."
     return cpp.obstacle()
@@ -71,13 +84,17 @@ def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backe
     check_name(backend)
     if backend == "reference":
         return _run_reference
-    name = "cpp" if backend == "auto" else backend
+    fused = _OF_DEVICE.get(x.device.type)
+    name = fused if backend == "auto" else backend
+    if name is None:
+        return _run_reference
     obstacle = _obstacle(name, x.device, dynamics)
     if obstacle is None:
-        return op.run
+        return partial(op.run, name)
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle}")
-    if x.device.type == "cpu" and cpp.obstacle() is not None and obstacle not in _warned:
+    # What the machine lacks is worth a word; a surrogate of the user's own is not.
+    if obstacle not in _warned and obstacle == _MISSING[name]():
         _warned.add(obstacle)
         warnings.warn(f"snn_lnm runs on its reference engine: {obstacle}", RuntimeWarning, stacklevel=4)
     return _run_reference
@@ -87,9 +104,10 @@ def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
     """Which engine ``backend="auto"`` takes for the input ``x``, and why not the faster ones."""
     dynamics = dynamics or Dynamics()
     lines, chosen = [], None
+    preferred = _OF_DEVICE.get(x.device.type)
     for name in ("triton", "cpp", "reference"):
         obstacle = _obstacle(name, x.device, dynamics)
-        if obstacle is None and chosen is None:
+        if obstacle is None and chosen is None and name in (preferred, "reference"):
             chosen = name
         lines.append(f"  {name}: {obstacle or ('chosen' if name == chosen else 'could run')}")
     return "\n".join([f"auto -> {chosen}", *lines])

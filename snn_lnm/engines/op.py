@@ -1,4 +1,4 @@
-"""`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines.
+"""`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines, named by ``engine``.
 
 Both take the parameters flat: one value for the layer or one per group, where neuron `i` of a step
 (flat index) belongs to group ``(i // inner) % groups``. `run` brings the law's arguments into that form.
@@ -7,12 +7,12 @@ Both take the parameters flat: one value for the layer or one per group, where n
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from snn_lnm.engines import cpp
+from snn_lnm.engines import cpp, triton
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import _BY_NAME, Surrogate
 
@@ -25,39 +25,48 @@ _OPTIONS = (
     "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
     "bool fire_at_threshold, bool gain_divides, bool smooth"
 )
-_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane) -> (Tensor, Tensor, Tensor, Tensor)"
+_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane%s) -> (Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
-    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool need_parameters, bool need_currents) "
+    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, %s) "
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS = 8  # tensors of the forward op
 _SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}
 
 _library = torch.library.Library("snn_lnm", "DEF")
+_library.define("forward" + _FORWARD % ", str engine")
+_library.define("backward" + _BACKWARD % "bool[] need_parameters, str engine")
 _cpp_library = torch.library.Library("snn_lnm_cpp", "DEF")
-for _lib in (_library, _cpp_library):
-    _lib.define("forward" + _FORWARD)
-    _lib.define("backward" + _BACKWARD)
+_cpp_library.define("forward" + _FORWARD % "")
+_cpp_library.define("backward" + _BACKWARD % "bool need_parameters, bool need_currents")
 
 
-def _forward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _forward(*arguments: Any) -> tuple[Tensor, ...]:
+    given, engine = arguments[:-1], arguments[-1]
+    if engine == "triton":
+        return triton.forward(*given)
     cpp.load()
-    return torch.ops.snn_lnm_cpp.forward.default(*arguments)
+    return torch.ops.snn_lnm_cpp.forward.default(*given)
 
 
-def _backward_cpu(*arguments: Any) -> tuple[Tensor, ...]:
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:
+    given, needs, engine = arguments[:-2], arguments[-2], arguments[-1]
+    if engine == "triton":
+        return triton.backward(*given, needs)
     cpp.load()
-    return torch.ops.snn_lnm_cpp.backward.default(*arguments)
+    # The gradients of gain and alpha are sums over the currents.
+    return torch.ops.snn_lnm_cpp.backward.default(*given, any(needs), needs[3] or needs[4])
 
 
-_library.impl("forward", _forward_cpu, "CPU")
-_library.impl("backward", _backward_cpu, "CPU")
+for _device in ("CPU", "CUDA"):
+    _library.impl("forward", _forward, _device)
+    _library.impl("backward", _backward, _device)
 
 
 @torch.library.register_fake("snn_lnm::forward", lib=_library)
 def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-1]
+    alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-2]
     dtype = STATE_DTYPE[x.dtype]
     nothing = x.new_empty(0, dtype=dtype)
     membrane_is_last = membrane and single_step and reset not in ("hard", "soft")
@@ -73,7 +82,7 @@ def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> t
 def _backward_fake(
     d_spikes: Any, d_h: Any, d_last_v: Any, d_last_current: Any, x: Tensor, v: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    parameters, (need_state, need_parameters, _) = rest[2:7], rest[-3:]
+    parameters, (need_state, needs, engine) = rest[2:7], rest[-3:]
     dtype = STATE_DTYPE[x.dtype]
 
     def like(value: Tensor | None, needed: bool) -> Tensor:
@@ -83,7 +92,10 @@ def _backward_fake(
         x.new_empty(x.shape),
         like(v, need_state),
         like(v if parameters[4] is not None else None, need_state),
-        *(like(value, need_parameters) for value in parameters),
+        *(
+            like(value, need if engine == "triton" else any(needs))
+            for value, need in zip(parameters, needs, strict=True)
+        ),
     )
 
 
@@ -94,7 +106,7 @@ class _Scan(torch.autograd.Function):
             outputs: tuple[Tensor, ...] = torch.ops.snn_lnm.forward.default(*arguments)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*arguments[:_INPUTS], outputs[1])
-        ctx.options = arguments[_INPUTS:-1]
+        *ctx.options, _, ctx.engine = arguments[_INPUTS:]
         return outputs
 
     @staticmethod
@@ -109,8 +121,8 @@ class _Scan(torch.autograd.Function):
             None if current is None else d_outputs[3],
             *(x, v, current, h, *parameters, *ctx.options),
             needs[1] or needs[2],
-            any(needs[3:_INPUTS]),
-            needs[6] or needs[7],  # the gradients of gain and alpha are sums over the currents
+            list(needs[3:_INPUTS]),
+            ctx.engine,
         )
         gradients = _backward_autograd(*arguments) if torch.is_grad_enabled() else _backward_op(*arguments)
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))
@@ -174,10 +186,67 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     return inner, flat
 
 
+def _order_in_memory(x: Tensor, single_step: bool) -> list[int] | None:
+    """The order of a step's dimensions in which a permuted ``x``, channels-last for example, is contiguous.
+
+    None if ``x`` is contiguous as it is, or in no order with time outermost.
+    """
+    if x.is_contiguous():
+        return None
+    first = 0 if single_step else 1
+    order = sorted(range(x.dim() - first), key=lambda i: -x.stride(i + first))
+    return order if x.permute(*range(first), *(i + first for i in order)).is_contiguous() else None
+
+
 def run(
-    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
+    engine: str,
+    x: Tensor,
+    state: State,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    single_step: bool,
+    membrane: bool,
 ) -> tuple[Tensor, Tensor, State]:
-    """The law through the compiled engine of ``x``'s device; same contract as `reference.scan`."""
+    """The law through a compiled engine, ``"cpp"`` or ``"triton"``; same contract as `reference.scan`.
+
+    Neurons do not see each other, so an input that is dense in another order of its dimensions is
+    computed in that order, without a copy.
+    """
+    order = _order_in_memory(x, single_step)
+    if order is None:
+        return _run(engine, x, state, parameters, dynamics, single_step, membrane)
+    first, dims = 0 if single_step else 1, len(order)
+
+    def permute(value: Tensor | None, order: list[int], leading: int, trailing: int = 0) -> Any:
+        if value is None:
+            return None
+        missing = leading + dims + trailing - value.dim()
+        spread = value.reshape(*[1] * missing, *value.shape)
+        last = range(leading + dims, leading + dims + trailing)
+        return spread.permute(*range(leading), *(i + leading for i in order), *last)
+
+    numbers = [
+        value if value is None or value.numel() == 1 else permute(value, order, 0, int(k == 0))
+        for k, value in enumerate(parameters)
+    ]
+    numbers = Parameters(*cast("list[Tensor]", numbers))
+    start = State(*(permute(value, order, 0) for value in state))
+    spikes, h, last = _run(engine, permute(x, order, first), start, numbers, dynamics, single_step, membrane)
+    back = sorted(range(dims), key=lambda i: order[i])
+    h = permute(h, back, first) if h.dim() == x.dim() else h
+    last = State(*(permute(value, back, 0) for value in last))
+    return permute(spikes, back, first), h, last
+
+
+def _run(
+    engine: str,
+    x: Tensor,
+    state: State,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    single_step: bool,
+    membrane: bool,
+) -> tuple[Tensor, Tensor, State]:
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
     step = x.shape if single_step else x.shape[1:]
@@ -202,6 +271,7 @@ def run(
         dynamics.gain_divides,
         dynamics.smooth,
         save,
+        engine,
     )
     if save and single_step and dynamics.state_is_membrane:
         last_v = h

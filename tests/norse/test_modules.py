@@ -16,10 +16,12 @@ from snn_lnm_norse import (
     LNMRecurrentCell,
     lnm_feed_forward_step,
     lnm_step,
+    surrogates,
 )
 from torch import nn
 
 import snn_lnm
+from snn_lnm.surrogate import SuperSpike
 
 FAST = LNMParameters(tau_mem_inv=torch.tensor(500.0))  # spikes within a few steps
 
@@ -92,6 +94,13 @@ def test_given_parameters_stay_parameters():
     assert [name for name, _ in neuron.named_parameters()] == ["tau_mem_inv"] and neuron.tau_mem_inv is tau
     neuron(torch.randn(5, 3, 4) * 4)[0].sum().backward()
     assert tau.grad != 0
+
+
+def test_only_what_is_learned_changes_its_dtype():
+    neuron = LNMCell(FAST._replace(v_th=nn.Parameter(torch.tensor(0.7)))).half().to("meta")
+    tensors = {**dict(neuron.named_parameters()), **dict(neuron.named_buffers())}
+    assert {name for name, value in tensors.items() if value.dtype == torch.float16} == {"coefficients", "v_th"}
+    assert len(tensors) == 6 and all(value.is_meta for value in tensors.values())
 
 
 HOST = norse.LIFParameters(tau_mem_inv=torch.tensor(500.0))
@@ -227,3 +236,11 @@ def test_numbers_that_ask_for_gradients_become_parameters():
     assert {name for name, _ in neuron.named_parameters()} == {"coefficients", "v_th"}
     neuron(torch.randn(5, 3, 4) * 4)[0].sum().backward()
     assert neuron.v_th.grad is not None and neuron.v_th.grad != 0
+
+
+@pytest.mark.parametrize("ignores", [True, False])
+def test_super_as_the_installed_norse_has_it(ignores, monkeypatch):
+    """1.1.0's ignores alpha; later ones multiply by it, also by the zero that is no SuperSpike."""
+    monkeypatch.setattr(surrogates, "SUPER_IGNORES_ALPHA", ignores)
+    assert surrogates.recover("super", 3.0) == SuperSpike(1.0 if ignores else 3.0)
+    assert isinstance(surrogates.recover("super", 0.0), SuperSpike if ignores else surrogates.Threshold)

@@ -121,6 +121,15 @@ def test_swapped_synaptic_is_synaptic(alpha, beta, reset, delay, dtype, seed):
     check_same(native, swapped(native), x, syn, mem)
 
 
+@pytest.mark.filterwarnings("ignore:Inhibition:UserWarning")
+def test_inhibition_lets_one_neuron_fire():
+    """All are far above the threshold; the winner of each sample fires alone, as in the host."""
+    native = snn.Leaky(0.9, inhibition=True)
+    ours, x = swapped(native), 3 + torch.rand(4, 2, 5)
+    expected = loop(native, x, torch.zeros(2, 5))
+    assert (expected[:, 0].sum(-1) == 1).all() and torch.equal(loop(ours, x, torch.zeros(2, 5)), expected)
+
+
 def test_the_inputs_do_spike():
     """The comparison above would be worth little on silent neurons."""
     x = torch.randn(6, 4, 50) * 1.5

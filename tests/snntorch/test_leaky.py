@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from snn_lnm_snntorch import LNM, registry
-from snntorch import utils
+from snntorch import surrogate, utils
+from snntorch.functional import quant
 from torch import nn
 
 import snn_lnm
@@ -193,3 +194,24 @@ def test_state_function_is_not_a_dead_setter():
     neuron = LNM(0.9)
     with pytest.raises(AttributeError, match="reset_mechanism"):
         neuron.state_function = lambda x: x
+
+
+@pytest.mark.filterwarnings("ignore")  # the host warns of inhibition, PyTorch of its own tracing
+@pytest.mark.parametrize("native", [
+    lambda: snn.Leaky(0.9, inhibition=True),
+    lambda: snn.Leaky(0.9, reset_delay=False),
+    lambda: snn.Leaky(0.9, reset_delay=False, reset_mechanism="zero", state_quant=quant.state_quant(num_bits=4)),
+    lambda: snn.Leaky(0.9, spike_grad=surrogate.custom_surrogate(lambda u, grad, spikes: grad / (1 + u.abs()))),
+    lambda: snn.Synaptic(0.5, 0.9, reset_mechanism="zero"),
+], ids=["inhibition", "immediate", "quantised", "own surrogate", "synaptic"])  # fmt: skip
+def test_the_host_s_path_compiles_with_its_graph_breaks(native):
+    neuron, x = swapped(native()), 2 * torch.randn(2, 7)
+    assert "path=fused" not in repr(neuron)
+    torch.compiler.reset()
+    results = []
+    for run in (torch.compile(neuron, backend="aot_eager"), neuron):
+        states = [torch.full_like(x, 0.5) for _ in range(1 + isinstance(neuron, snn.Synaptic))]
+        leaf = x.clone().requires_grad_()
+        out = run(leaf, *states)
+        results.append([*out, *torch.autograd.grad(sum(value.sum() for value in out), [leaf, neuron.coefficients])])
+    assert all(torch.equal(got, expected) for got, expected in zip(*results, strict=True))

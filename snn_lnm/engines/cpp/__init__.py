@@ -29,7 +29,7 @@ __all__ = ["empty_cache", "load", "memory", "obstacle", "surrogate_header"]
 _HERE = Path(__file__).parent
 _ISA_FLAGS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"],
-    "AVX2": ["-mavx2"],
+    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
 }
 # No contraction into fused multiply-adds and no fast-math: the bits are part of the contract.
 _FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-w"]
@@ -107,10 +107,13 @@ def surrogate_header() -> str:
     longest = max(len(kind().parameters) for kind in _BY_NAME.values())
     lines = ["#pragma once", '#include "vec.h"', "namespace lnm {"]
     lines.append(f"constexpr int kMaxSurrogateParameters = {longest};")
+    kinds = list(_BY_NAME.values())
+    same = [next(i for i, k in enumerate(kinds) if k.derivative is kind.derivative) for kind in kinds]
+    lines.append(f"constexpr int kSameFormula[] = {{{', '.join(map(str, same))}}};")
     for function in ("derivative", "primitive"):
         lines.append(f"template <class V> inline V surrogate_{function}(int kind, V u, const double* p) {{")
         lines.append("  switch (kind) {")
-        for index, kind in enumerate(_BY_NAME.values()):
+        for index, kind in enumerate(kinds):
             parameters = [Symbol(f"splat<V>(p[{i}])") for i in range(len(kind().parameters))]
             body: Any = getattr(kind, function)(Symbol("u"), *parameters)
             lines.append(f"    case {index}: return {body.code};")
@@ -207,7 +210,7 @@ def _build(library: Path, header: str, flags: list[str]) -> None:
             (Path(build) / "surrogates.h").write_text(header)
             cpp_extension.load(
                 library.stem,
-                [str(_HERE / "ops.cpp")],
+                [str(path) for path in sorted(_HERE.glob("*.cpp"))],
                 extra_include_paths=[str(_HERE), build],
                 extra_cflags=flags,
                 extra_ldflags=["-fopenmp"],

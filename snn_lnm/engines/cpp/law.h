@@ -24,10 +24,14 @@ struct Dynamics {
   bool state_is_membrane() const { return reset != Reset::hard && reset != Reset::soft; }
 };
 
-// The parameters of one vector of neurons.
+// The parameters of one vector of neurons, and what follows from them alone.
 template <class V>
 struct Numbers {
   V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
+  V lowest_slope, slope;  // of the line outside the domain
+  V below, above;         // what joins that line to the polynomial at either end
+
+  void complete(const Dynamics& d);
 };
 
 // ---- forward ------------------------------------------------------------------------------------
@@ -40,21 +44,21 @@ LNM_INLINE inline V horner(V v, const Numbers<V>& n, int degree) {
 }
 
 template <class V>
-LNM_INLINE inline V clamp(V v, V lo, V hi) {
-  return select(v < lo, lo, select(v > hi, hi, v));
-}
-
-// Of the line outside the domain, unless the charge is a map.
-template <class V>
-LNM_INLINE inline V lowest_slope(const Numbers<V>& n, const Dynamics& d) {
-  return d.gain_divides ? -2 * n.gain : -2 / n.gain;
+LNM_INLINE inline V clamp(V v, V lo, V hi) {  // lo ≤ hi
+  V w = select(v > hi, hi, v);
+  return select(w < lo, lo, w);
 }
 
 template <class V>
-LNM_INLINE inline V line_slope(const Numbers<V>& n, const Dynamics& d) {
-  if (d.degree == 0) return V{};
-  return d.charge == Charge::map ? clamp(n.theta[1], splat<V>(-1), splat<V>(1))
-                                 : clamp(n.theta[1], lowest_slope(n, d), V{});
+void Numbers<V>::complete(const Dynamics& d) {
+  const bool map = d.charge == Charge::map;
+  const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
+  lowest_slope = map ? splat<V>(-1) : d.gain_divides ? -2 * gain : -2 / gain;
+  // The lower end is asked first: below zero a gain leaves the range empty, where `clamp` gives the other end.
+  const V highest = splat<V>(map), held = select(theta[1] > highest, highest, theta[1]);
+  slope = d.degree ? select(theta[1] < lowest_slope, lowest_slope, held) : V{};
+  below = horner(lo, *this, d.degree) - (slope * lo + theta[0]);
+  above = horner(hi, *this, d.degree) - (slope * hi + theta[0]);
 }
 
 template <class V>
@@ -65,12 +69,14 @@ LNM_INLINE inline V scale(V u, const Numbers<V>& n, const Dynamics& d) {
 template <class V>
 LNM_INLINE inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
   if (!d.bounded) return horner(v, n, d.degree);
-  V w = clamp(v, splat<V>(d.lo), splat<V>(d.hi));
-  V inside = horner(w, n, d.degree);
-  if (!d.line) return inside;
-  V slope = line_slope(n, d);
-  V outside = (slope * v + n.theta[0]) + (inside - (slope * w + n.theta[0]));
-  return select(w == v, inside, outside);
+  const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
+  if (!d.line) return horner(clamp(v, lo, hi), n, d.degree);
+  // Outside, the line's slope takes the place of Horner's last bracket. (Adding -0 changes nothing.)
+  V p = d.degree ? n.theta[d.degree] : V{};
+  for (int k = d.degree - 1; k > 0; --k) p = p * v + n.theta[k];
+  auto below = v < lo, above = v > hi;
+  p = select(below | above, n.slope, p);
+  return (p * v + n.theta[0]) + select(below, n.below, select(above, n.above, splat<V>(-0.0)));
 }
 
 template <class V>
@@ -128,13 +134,13 @@ LNM_INLINE inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d
   V s = fire(h, n, d);
   V d_h = d_after;
   if (d.hard()) {
-    if (!d.detach_reset) d_s += d_after * (n.v_reset - h);
+    if (!d.detach_reset) d_s = fma(d_after, n.v_reset - h, d_s);
     d_h = d_after * (1 - s);
-    sums.v_reset += d_after * s;
+    sums.v_reset = fma(d_after, s, sums.v_reset);
   } else if (d.reset != Reset::none) {
     V d_subtracted = d.reset == Reset::soft ? d_after : d_next;
-    if (!d.detach_reset) d_s -= d_subtracted * n.threshold;
-    sums.threshold -= d_subtracted * s;
+    if (!d.detach_reset) d_s = fma(-d_subtracted, n.threshold, d_s);
+    sums.threshold = fma(-d_subtracted, s, sums.threshold);
   }
   if (d.detach_reset && !spikes_count) return d_h;
   V d_u = d_s * surrogate_derivative(d.surrogate, h - n.threshold, d.surrogate_parameters);
@@ -148,24 +154,22 @@ LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const D
   V w = d.bounded ? clamp(v, splat<V>(d.lo), splat<V>(d.hi)) : v;
   V p = n.theta[d.degree], slope = d.degree ? p : V{}, power = d_f;
   for (int k = d.degree - 1; k > 0; --k) {
-    p = p * w + n.theta[k];
-    slope = slope * w + p;
+    p = fma(p, w, n.theta[k]);
+    slope = fma(slope, w, p);
   }
   const bool line = d.bounded && d.line && d.degree;
-  V lambda = line ? line_slope(n, d) : V{};
   // ∂f/∂θ_1 is w; v where the line's slope is θ_1 itself, not held to its range.
-  V by_theta_1 = line ? select(n.theta[1] == lambda, v, w) : w;
+  V by_theta_1 = line ? select(n.theta[1] == n.slope, v, w) : w;
   for (int k = 0; k <= d.degree; ++k) {
-    sums.theta[k] += k == 1 ? d_f * by_theta_1 : power;
+    sums.theta[k] = k == 1 ? fma(d_f, by_theta_1, sums.theta[k]) : sums.theta[k] + power;
     power *= w;
   }
   if (!d.bounded) return d_f * slope;
-  auto inside = w == v;
   if (line && d.charge != Charge::map) {
-    V lowest = lowest_slope(n, d), d_lowest = d.gain_divides ? splat<V>(-2) : -lowest / n.gain;
-    sums.gain += select(n.theta[1] < lowest, d_f * (v - w) * d_lowest, V{});
+    V d_lowest = d.gain_divides ? splat<V>(-2) : -n.lowest_slope / n.gain;
+    sums.gain += select(n.theta[1] < n.lowest_slope, d_f * (v - w) * d_lowest, V{});
   }
-  return d_f * select(inside, slope, lambda);
+  return d_f * select(w == v, slope, line ? n.slope : V{});
 }
 
 // Through `scale(u)`: returns d_u, given d = the gradient of the scaled value.

@@ -8,7 +8,8 @@
 #include <string_view>
 #include <tuple>
 
-#include "kernels.h"
+#include "backward.h"
+#include "forward.h"
 #include "memory.h"
 
 namespace lnm {
@@ -43,7 +44,7 @@ struct Law {
                                             : Reset::soft_next;
     dynamics.synapse = alpha.has_value();
     dynamics.euler = synapse == "euler";
-    dynamics.surrogate = static_cast<int>(surrogate);
+    dynamics.surrogate = kSameFormula[surrogate];
     std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
     dynamics.bounded = !domain.empty();
     if (dynamics.bounded) dynamics.lo = domain[0], dynamics.hi = domain[1];
@@ -81,13 +82,28 @@ struct Law {
 
 template <class F>
 void dispatch(at::ScalarType type, F f) {
+  return type == at::kDouble ? f(double{}) : f(float{});
+}
+
+Storage storage(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return f(float{}, float{});
-    case at::kDouble: return f(double{}, double{});
-    case at::kBFloat16: return f(c10::BFloat16{}, float{});
-    case at::kHalf: return f(c10::Half{}, float{});
+    case at::kFloat:
+    case at::kDouble: return Storage::arithmetic;
+    case at::kBFloat16: return Storage::bfloat16;
+    case at::kHalf: return Storage::half;
     default: TORCH_CHECK_TYPE(false, "snn_lnm: unsupported input dtype ", type);
   }
+}
+
+template <class T>
+Input<T> input(const Maybe& t) {
+  return {t ? t->const_data_ptr() : nullptr, t ? storage(t->scalar_type()) : Storage::arithmetic};
+}
+template <class T>
+Output<T> output(const Plan& plan, const Tensor& t) {
+  if (t.numel() == 0) return {};
+  const Storage kept = storage(t.scalar_type());
+  return {t.mutable_data_ptr(), kept, kept == Storage::arithmetic && streams<T>(plan, t.const_data_ptr())};
 }
 
 at::ScalarType arithmetic(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
@@ -118,12 +134,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   Tensor h = membrane ? allocate(x.sizes(), state) : at::empty({0}, state);
   Tensor last_v = membrane_is_last ? at::empty({0}, state) : at::empty(v.sizes(), state);
   Tensor last_current = alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
-  dispatch(x.scalar_type(), [&](auto io, auto t) {
-    using IO = decltype(io);
+  dispatch(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
-    run_all(Forward<IO, T>{law.plan, law.dynamics, law.pointers<T>(), x.const_data_ptr<IO>(),
-                           v_start.const_data_ptr<T>(), pointer<T>(c_start), pointer<IO>(spikes), pointer<T>(h),
-                           pointer<T>(last_v), pointer<T>(last_current)});
+    run_all(Forward<T>{law.plan, law.dynamics, law.pointers<T>(), input<T>(x), v_start.const_data_ptr<T>(),
+                       pointer<T>(c_start), output<T>(law.plan, spikes), output<T>(law.plan, h), pointer<T>(last_v),
+                       pointer<T>(last_current)});
   });
   return {spikes, h, last_v, last_current};
 }
@@ -174,13 +189,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   Tensor d_current = need_state && alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
   const Plan& plan = law.plan;
   std::vector<double> partial(need_parameters ? plan.items() * plan.local_groups * kSums : 0, 0.0);
-  dispatch(x.scalar_type(), [&](auto io, auto t) {
-    using IO = decltype(io);
+  dispatch(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
-    run_all(Backward<IO, T>{plan, law.dynamics, law.pointers<T>(), x.const_data_ptr<IO>(), v_start.const_data_ptr<T>(),
-                            pointer<T>(c_start), h.const_data_ptr<T>(), pointer<IO>(d_spikes), pointer<T>(d_h),
-                            pointer<T>(d_last_v), pointer<T>(d_last_current), pointer<IO>(d_x), pointer<T>(d_v),
-                            pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
+    run_all(Backward<T>{plan, law.dynamics, law.pointers<T>(), input<T>(x), v_start.const_data_ptr<T>(),
+                        pointer<T>(c_start), h.const_data_ptr<T>(), input<T>(d_spikes), pointer<T>(d_h),
+                        pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
+                        pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
   });
   const auto none = at::empty({0}, state);
   if (!need_parameters) return {d_x, d_v, d_current, none, none, none, none, none};

@@ -2,9 +2,6 @@
 // one of its element type, so the lanes compute exactly what scalar code would.
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -49,6 +46,20 @@ inline V select(Mask mask, V yes, V no) {
   return mask ? yes : no;
 }
 
+// a·b + c, in one rounding where the machine has it: for gradients only, whose last bit is free.
+template <class V>
+LNM_INLINE inline V fma(V a, V b, V c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  for (int64_t i = 0; i < kLanes<V>; ++i) {
+    if constexpr (sizeof(a[0]) == 4) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    else c[i] = __builtin_fma(a[i], b[i], c[i]);
+  }
+  return c;
+#else
+  return a * b + c;
+#endif
+}
+
 template <class V, class F>
 inline V lanewise(V u, F f) {
   for (int64_t i = 0; i < kLanes<V>; ++i) u[i] = f(u[i]);
@@ -69,36 +80,30 @@ inline V atan(V u) {
   return lanewise(u, [](auto a) { return std::atan(a); });
 }
 
-// Loads and stores of `n` elements, converting between the storage type and the lanes' type.
-// `n` is a compile-time full vector everywhere but in the tail of a tile.
-template <class V, class S>
-inline V load(const S* source, int64_t n) {
+// Loads and stores of `n` elements: a compile-time full vector everywhere but in the tail of a row.
+template <class V>
+inline V load(const Element<V>* source, int64_t n) {
   V out{};
-  if constexpr (std::is_same_v<S, Element<V>>) {
-    std::memcpy(&out, source, static_cast<size_t>(n) * sizeof(S));
-  } else {
-    Element<V> lanes[kLanes<V>] = {};
-    for (int64_t i = 0; i < n; ++i) lanes[i] = static_cast<Element<V>>(source[i]);
-    std::memcpy(&out, lanes, sizeof(V));
-  }
+  std::memcpy(&out, source, static_cast<size_t>(n) * sizeof(*source));
   return out;
 }
+template <class V>
+inline void store(Element<V>* target, V value, int64_t n) {
+  std::memcpy(target, &value, static_cast<size_t>(n) * sizeof(*target));
+}
 
-template <class V, class S>
-inline void store(S* target, V value, int64_t n) {
-  if constexpr (std::is_same_v<S, Element<V>>) {
-    std::memcpy(target, &value, static_cast<size_t>(n) * sizeof(S));
-  } else {
-    Element<V> lanes[kLanes<V>];
-    std::memcpy(lanes, &value, sizeof(V));
-    for (int64_t i = 0; i < n; ++i) target[i] = static_cast<S>(lanes[i]);
-  }
+// Calls f(j, n) for each vector j of a row, n its number of elements: a constant but for the tail.
+template <class V, class F>
+LNM_INLINE inline void for_each_vector(int64_t width, F f) {
+  int64_t full = width / kLanes<V>;
+  for (int64_t j = 0; j < full; ++j) f(j, std::integral_constant<int64_t, kLanes<V>>{});
+  if (width % kLanes<V>) f(full, width % kLanes<V>);
 }
 
 // A full-vector store that bypasses the caches: for outputs too large to be read back from them,
 // it saves reading each line before overwriting it. `target` must be aligned to the vector.
 template <class V>
-inline void stream(Element<V>* target, V value) {
+inline void stream(void* target, V value) {
 #if defined(__AVX512F__)
   __m512i bits;
   std::memcpy(&bits, &value, sizeof bits);

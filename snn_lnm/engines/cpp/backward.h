@@ -1,0 +1,175 @@
+// The backward pass over time.
+#pragma once
+
+#include <array>
+
+#include "kernels.h"
+
+namespace lnm {
+
+// In float: any neuron of degree 1 to 3, and where a tile has one set of parameters every combination of
+// form and reset of degree 3. (With parameters per vector these bound the speed, not the branches.)
+template <class T, bool UNIFORM>
+constexpr auto backward_usual() {
+  constexpr bool floats = std::is_same_v<T, float>;
+  std::array<Usual, floats ? (UNIFORM ? 22 : 4) : 1> all{};
+  size_t i = 0;
+  if constexpr (floats && UNIFORM) {
+    for (int charge = 0; charge < 2; ++charge) {
+      for (int reset = 0; reset < 5; ++reset) {
+        for (int detach = reset == int(Reset::none); detach < 2; ++detach) all[i++] = {3, charge, reset, detach};
+      }
+    }
+  }
+  if constexpr (floats) {
+    for (int degree = 3; degree > 0; --degree) all[i++] = {degree};
+  }
+  return all;
+}
+
+template <class T>
+struct Backward {
+  Plan plan;
+  Dynamics dynamics;
+  ParameterPointers<T> parameters;
+  Input<T> x;
+  const T *v, *current, *h;
+  Input<T> d_spikes;                   // null where the loss does not reach
+  const T *d_h, *d_last_v, *d_last_current;
+  Output<T> d_x;
+  T *d_v, *d_current;
+  double* partial;  // [items, local_groups, kSums]; null if no parameter needs a gradient
+  bool need_currents;  // for the gradients of gain and alpha
+
+  template <bool UNIFORM>
+  static constexpr auto usual = backward_usual<T, UNIFORM>();
+  static constexpr int64_t L = kLanes<Vec<T>>;
+  // Rows that the lanes sum in their own type before going to double.
+  template <bool UNIFORM>
+  static constexpr int64_t kRows = UNIFORM ? 4 : 16;
+
+  // The current of every step, [steps, vectors]: recomputed instead of being kept from the forward.
+  template <bool UNIFORM>
+  void recompute_currents(int64_t base, int64_t width, const std::vector<Numbers<Vec<T>>>& numbers,
+                          std::vector<Vec<T>>& currents) const {
+    const int64_t vectors = currents.size() / plan.steps;
+    Vec<T> state[kTile / L];
+    alignas(kVectorBytes) T buffer[kTile];
+    for (int64_t t = 0; t < plan.steps; ++t) {
+      const T* x_row = x.row(t * plan.neurons + base, width, buffer);
+      for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
+        if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(current + base + j * L, n) : Vec<T>{};
+        currents[t * vectors + j] = synapse(load<Vec<T>>(x_row + j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
+      });
+    }
+  }
+
+  // Adds the lanes to those in double and clears them.
+  void widen(std::vector<Sums<Vec<T>>>& sums, std::vector<double>& wide) const {
+    for (size_t j = 0; j < sums.size(); ++j) {
+      const T* lanes = reinterpret_cast<const T*>(sums[j].theta);  // theta and the four that follow it
+      double* to = wide.data() + j * kSums * L;
+      for (int64_t i = 0; i < (dynamics.degree + 1) * L; ++i) to[i] += double(lanes[i]);
+      for (int64_t i = (kMaxDegree + 1) * L; i < kSums * L; ++i) to[i] += double(lanes[i]);
+      sums[j] = Sums<Vec<T>>{};
+    }
+  }
+
+  // Adds the lanes, in order, to the tile's partial sums of each group. (The lanes past the end of a
+  // uniform tile hold zeros: no gradient enters them.)
+  template <bool UNIFORM>
+  void reduce(const std::vector<double>& wide, const Tile& tile) const {
+    double* out = partial + tile.index * plan.local_groups * kSums;
+    const int64_t lanes = UNIFORM ? L : tile.width, first = tile.start / plan.inner;
+    for (int64_t i = 0; i < lanes; ++i) {
+      const int64_t group = UNIFORM ? 0 : (tile.start + i) / plan.inner - first;
+      for (int k = 0; k < kSums; ++k) out[group * kSums + k] += wide[(i / L * kSums + k) * L + i % L];
+    }
+  }
+
+  template <bool UNIFORM, Usual USUAL>
+  void run(const Tile& tile) const {
+    using V = Vec<T>;
+    const Dynamics d = specialise<USUAL>(dynamics);
+    const int64_t vectors = (tile.width + L - 1) / L;
+    std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
+    fill_numbers(numbers, parameters, plan, tile, d);
+    const Numbers<V> shared = numbers[0];
+    std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
+    std::vector<double> wide(sums.size() * kSums * L);
+    std::vector<V> currents(need_currents ? plan.steps * vectors : 0);
+    V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
+    alignas(kVectorBytes) T d_spikes_buffer[kTile], d_x_buffer[kTile];
+    int64_t rows = 0;
+
+    for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
+      const int64_t base = r * plan.period + tile.start;
+      const int64_t width = std::min(tile.width, plan.neurons - base);
+      if (need_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+        membrane[j] = load<V>(h + (plan.steps - 1) * plan.neurons + base + j * L, n);
+        d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
+        d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
+        d_next[j] = V{};
+      });
+      for (int64_t t = plan.steps - 1; t >= 0; --t) {
+        const int64_t row = t * plan.neurons + base;
+        const T* d_spikes_row = d_spikes ? d_spikes.row(row, width, d_spikes_buffer) : nullptr;
+        const T* d_h_row = d_h ? d_h + row : nullptr;
+        const T* d_last_row = t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
+        const T* before_row = t > 0 ? h + row - plan.neurons : v + base;
+        const T* next_row = t > 1 ? before_row - plan.neurons : before_row;
+        const T* next_d_row = t > 0 && d_spikes && !d_spikes.converts() ? d_spikes_row - plan.neurons : before_row;
+        const V* currents_row = need_currents ? &currents[t * vectors] : nullptr;
+        T* d_x_row = d_x.row(row, d_x_buffer);
+        const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
+        Sums<V> row_sum = UNIFORM ? sums[0] : Sums<V>{};
+        for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+          const auto& number = UNIFORM ? shared : numbers[j];
+          auto& sum = UNIFORM ? row_sum : sums[j];
+          V d_s = d_spikes_row ? load<V>(d_spikes_row + j * L, n) : V{};
+          V d_membrane = reset_backward(membrane[j], d_s, d_spikes_row, d_state[j], d_next[j], number, d, sum);
+          if (d_h_row) d_membrane += load<V>(d_h_row + j * L, n);
+          if (d_last_row) d_membrane += load<V>(d_last_row + j * L, n);
+
+          if (j % 2 == 0) {
+            __builtin_prefetch(next_row + j * L);
+            __builtin_prefetch(next_d_row + j * L);
+          }
+          V before = load<V>(before_row + j * L, n);
+          membrane[j] = before;
+          if (resets) before = reset(before, fire(before, number, d), number, d);
+          V c = currents_row ? currents_row[j] : V{};
+          V d_c;
+          d_state[j] = charge_backward(before, c, d_membrane, number, d, currents_row, sum, d_c);
+          if (d.reset == Reset::soft_next) d_next[j] = d_membrane;
+          if (d.synapse) {
+            V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current + base + j * L, n);
+            d_c = synapse_backward(c, earlier, d_c, d_synaptic[j], number, d, sum);
+          }
+          store(d_x_row + j * L, d_c, n);
+        });
+        d_x.finish(row, width, d_x_buffer);
+        if (UNIFORM) sums[0] = row_sum;
+        if (++rows % kRows<UNIFORM> == 0) widen(sums, wide);
+      }
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+        V d_start = d_state[j];
+        if (d.state_is_membrane()) {
+          const auto& number = UNIFORM ? shared : numbers[j];
+          d_start = reset_backward(membrane[j], V{}, false, d_start, d_next[j], number, d, sums[UNIFORM ? 0 : j]);
+        }
+        if (d_v) store(d_v + base + j * L, d_start, n);
+        if (d_current) store(d_current + base + j * L, d_synaptic[j], n);
+      });
+    }
+    widen(sums, wide);
+    if (partial) reduce<UNIFORM>(wide, tile);
+    stream_fence();
+  }
+};
+
+void run_all(const Backward<float>& pass);
+void run_all(const Backward<double>& pass);
+
+}  // namespace lnm

@@ -1,0 +1,78 @@
+// The forward pass over time.
+#pragma once
+
+#include <array>
+
+#include "kernels.h"
+
+namespace lnm {
+
+template <class T>
+struct Forward {
+  Plan plan;
+  Dynamics dynamics;
+  ParameterPointers<T> parameters;
+  Input<T> x;
+  const T *v, *current;
+  Output<T> spikes, h;       // h, last_v and last_current are null where not wanted
+  T *last_v, *last_current;
+
+  template <bool UNIFORM>
+  static constexpr std::array<Usual, 4> usual = {{{1}, {2}, {3}, {}}};
+
+  template <bool UNIFORM, Usual USUAL>
+  void run(const Tile& tile) const {
+    using V = Vec<T>;
+    constexpr int64_t L = kLanes<V>;
+    const Dynamics d = specialise<USUAL>(dynamics);
+    const int64_t vectors = (tile.width + L - 1) / L;
+    std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
+    fill_numbers(numbers, parameters, plan, tile, d);
+    const Numbers<V> shared = numbers[0];
+    V state[kTile / L], spike[kTile / L], synaptic[kTile / L];
+    alignas(kVectorBytes) T x_buffer[kTile], spikes_buffer[kTile], h_buffer[kTile];
+
+    for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
+      const int64_t base = r * plan.period + tile.start;
+      const int64_t width = std::min(tile.width, plan.neurons - base);
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+        const auto& number = UNIFORM ? shared : numbers[j];
+        state[j] = load<V>(v + base + j * L, n);
+        synaptic[j] = d.synapse ? load<V>(current + base + j * L, n) : V{};
+        spike[j] = d.state_is_membrane() ? fire(state[j], number, d) : V{};
+        if (d.state_is_membrane()) state[j] = after_reset(state[j], spike[j], number, d);
+      });
+      for (int64_t t = 0; t < plan.steps; ++t) {
+        const int64_t row = t * plan.neurons + base;
+        const T* x_row = x.row(row, width, x_buffer);
+        const T* next_row = t + 1 < plan.steps && !x.converts() ? x_row + plan.neurons : x_row;
+        T *spikes_row = spikes.row(row, spikes_buffer), *h_row = h ? h.row(row, h_buffer) : nullptr;
+        T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;
+        for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+          const auto& number = UNIFORM ? shared : numbers[j];
+          if (j % 2 == 0) __builtin_prefetch(next_row + j * L);
+          V c = synapse(load<V>(x_row + j * L, n), synaptic[j], number, d);
+          V membrane = charge(state[j], c, number, d);
+          if (d.reset == Reset::soft_next) membrane = reset(membrane, spike[j], number, d);
+          V s = fire(membrane, number, d);
+          if (d.reset == Reset::soft_next) spike[j] = s;
+          state[j] = after_reset(membrane, s, number, d);
+          store(spikes_row + j * L, s, n);
+          if (h_row) store(h_row + j * L, membrane, n);
+          if (last_row) store(last_row + j * L, d.state_is_membrane() ? membrane : state[j], n);
+        });
+        spikes.finish(row, width, spikes_buffer);
+        if (h) h.finish(row, width, h_buffer);
+      }
+      if (d.synapse) {
+        for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE { store(last_current + base + j * L, synaptic[j], n); });
+      }
+    }
+    stream_fence();
+  }
+};
+
+void run_all(const Forward<float>& pass);
+void run_all(const Forward<double>& pass);
+
+}  // namespace lnm

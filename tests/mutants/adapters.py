@@ -1,0 +1,219 @@
+"""Mutants of the adapters: each a way in which a swapped neuron would not be the host's."""
+
+from tests.mutants.mutant import Mutant
+
+LEAKY = "tests/snntorch/test_host.py::test_swapped_leaky_is_leaky"
+SYNAPTIC = "tests/snntorch/test_host.py::test_swapped_synaptic_is_synaptic"
+SNNTORCH_SUITE = "tests/test_conformance.py::TestSnnTorch"
+NORSE = "tests/norse/test_exact.py::test_swapped_is_native[LIFCell-torch.float32]"
+BOX = "tests/norse/test_exact.py::test_swapped_is_native[LIFBoxCell-torch.float32]"
+IAF = "tests/norse/test_exact.py::test_swapped_is_native[IAFCell-torch.float32]"
+RECURRENT = "tests/norse/test_exact.py::test_swapped_is_native[LIFRecurrentCell-torch.float32]"
+JELLY = "tests/spikingjelly/test_jelly_bits.py::test_every_option_of_every_linear_node"
+JELLY_BACK = "tests/spikingjelly/test_jelly_swap.py::test_there_and_back"
+
+
+def snntorch(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant("snnTorch: " + why, f"adapters/snn_lnm_snntorch/{file}.py", old, new, tests)
+
+
+def norse(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant("Norse: " + why, f"adapters/snn_lnm_norse/{file}.py", old, new, tests or (NORSE,))
+
+
+def jelly(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant("SpikingJelly: " + why, f"adapters/snn_lnm_spikingjelly/{file}.py", old, new, tests or (JELLY,))
+
+
+MUTANTS = [
+    # ---- snnTorch
+    snntorch("polynomial", "β is not held to [0, 1]", "beta.float()).clamp(0, 1)", "beta.float())", LEAKY),
+    snntorch("polynomial", "subtract happens at once", '"subtract": "soft_next"', '"subtract": "soft"', LEAKY),
+    snntorch("polynomial", "zero wipes nothing", '"zero": "hard_next"', '"zero": "none"', LEAKY),
+    snntorch(
+        "polynomial",
+        "the graded factor is lost",
+        "return spikes if self._is_ungraded() else",
+        "return spikes if True else",
+        LEAKY,
+    ),
+    snntorch(
+        "polynomial",
+        "inhibition is ignored",
+        "and not self.inhibition",
+        "",
+        "tests/snntorch/test_host.py::test_inhibition_lets_one_neuron_fire",
+    ),
+    snntorch("polynomial", "quantised states are not", "and not self.state_quant", "", LEAKY),
+    snntorch(
+        "polynomial",
+        "the immediate reset is delayed",
+        "self.reset_delay\n            and not",
+        "True\n            and not",
+        LEAKY,
+    ),
+    snntorch(
+        "polynomial",
+        "[N] is read as channels",
+        "return from_the_right(value if value.dtype == dtype else value.to(dtype), x.dim(), trailing)",
+        "return value.to(dtype)",
+        "tests/snntorch/test_leaky.py::test_every_layout_of_every_parameter",
+    ),
+    snntorch(
+        "polynomial",
+        "a copy carries its membrane",
+        "state[name] = torch.zeros(0, dtype=state[name].dtype, device=state[name].device)",
+        "pass",
+        "tests/snntorch/test_host.py::test_copies_carry_no_state_and_are_reset",
+    ),
+    snntorch(
+        "polynomial",
+        "membranes are buffers, which DDP broadcasts",
+        "setattr(self, name, torch.zeros(0))",
+        "self.register_buffer(name, torch.zeros(0), False)",
+        "tests/snntorch/test_host.py::test_membranes_are_not_broadcast_by_ddp",
+    ),
+    snntorch(
+        "polynomial",
+        "β of a polynomial is θ_1",
+        "if self.degree != 1 or",
+        "if False and",
+        "tests/snntorch/test_host.py::test_nir_export_refuses_what_nir_cannot_say",
+    ),
+    snntorch(
+        "neurons",
+        "the membrane of a step is not kept",
+        "self.mem = state.v\n",
+        "pass\n",
+        "tests/test_swap.py::test_hidden_state_survives",
+    ),
+    snntorch(
+        "neurons",
+        "α is not held to [0, 1]",
+        "states, self.alpha.clamp(0, 1))",
+        "states, self.alpha)",
+        "tests/snntorch/test_synaptic.py::test_every_layout_of_every_parameter",
+    ),
+    snntorch(
+        "neurons",
+        "zero of Synaptic keeps the input",
+        "return 0, self._base_state_function(input_)[1]",
+        "return 0, self._base_state_function(input_)[1] - input_",
+        "tests/snntorch/test_synaptic.py::test_zero_wipes_the_input_too",
+    ),
+    snntorch(
+        "adapter",
+        "the live state is lost at the swap",
+        'for name in ("syn", "mem"):',
+        'for name in ("syn",):',
+        "tests/test_swap.py::test_hidden_state_survives",
+    ),
+    snntorch(
+        "adapter",
+        "the way back forgets θ_2",
+        "theta[..., 0].any() or theta[..., 2:].any()",
+        "theta[..., 0].any()",
+        "tests/test_swap.py::test_swap_back_says_what_it_cannot",
+    ),
+    snntorch(
+        "surrogates",
+        "atan is a fast sigmoid",
+        "host.atan().__code__: surrogates.ATan",
+        "host.atan().__code__: surrogates.FastSigmoid",
+        LEAKY,
+    ),
+    # ---- Norse
+    norse(
+        "adapter",
+        "v_leak is lost",
+        "theta = _coefficients(options, p.v_leak,",
+        "theta = _coefficients(options, 0 * torch.as_tensor(p.v_leak),",
+    ),
+    norse("adapter", "the box adds v_leak as θ_0", '"bias": bias,', '"bias": None,', BOX),
+    norse("adapter", "the box always resets to a value", '"reset": RESETS[p.reset_method]', '"reset": "hard"', BOX),
+    norse("adapter", "IAF is a drift", '"charge": "map"', '"charge": "drift"', IAF),
+    norse("adapter", "the swap forgets dt", "kind(p=p, dt=old.dt, **options)", "kind(p=p, **options)"),
+    norse(
+        "functional",
+        "the feed-forward reset is detached",
+        "dynamics_of(p, detach_reset=False), single_step=True)",
+        "dynamics_of(p, detach_reset=True), single_step=True)",
+        "tests/norse/test_reset_graph.py::test_the_reset_is_in_the_graph_as_in_the_host",
+    ),
+    norse("functional", "the synapse decays as in snnTorch", 'synapse="euler"', 'synapse="decay"'),
+    norse("functional", "the gain forgets dt", "dt * p.tau_mem_inv)", "0.001 * p.tau_mem_inv)"),
+    norse(
+        "functional",
+        "recurrent input is added in another order",
+        "start = State(start.v, start.current + driven.to(start.current.dtype))",
+        "fed_back = driven + fed_back",
+        RECURRENT,
+    ),
+    norse(
+        "functional",
+        "recorded membranes are those before the reset",
+        "v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)",
+        "v = out.membrane",
+        "tests/norse/test_modules.py::test_recorded_states_are_those_of_the_steps",
+    ),
+    norse("modules", "a recurrent reset is attached", "DETACH_RESET = True", "DETACH_RESET = False", RECURRENT),
+    norse(
+        "surrogates",
+        "super has an alpha in 1.1.0",
+        'if method == "super" and SUPER_IGNORES_ALPHA:\n        return surrogates.SuperSpike(1.0)',
+        'if method == "super" and SUPER_IGNORES_ALPHA:\n        return surrogates.SuperSpike(float(alpha))',
+    ),
+    # ---- SpikingJelly
+    jelly(
+        "node",
+        "a spike needs more than the threshold",
+        "fire_at_threshold=isinstance(spike, Surrogate)",
+        "fire_at_threshold=False",
+        "tests/spikingjelly/test_jelly_bits.py::test_a_membrane_at_the_threshold_spikes",
+    ),
+    jelly("node", "1/τ multiplies", "gain_divides=self.tau is not None", "gain_divides=False"),
+    jelly("node", "decay_input is ignored", '"drift" if decay_input else "residual"', '"drift"'),
+    jelly("node", "a soft reset is a hard one to zero", '"soft" if self.v_reset is None else "hard"', '"hard"'),
+    jelly(
+        "node",
+        "detach_reset is ignored",
+        "detach_reset=self.detach_reset,",
+        "detach_reset=False,",
+        "tests/spikingjelly/test_jelly_gradients.py::test_to_the_bit_where_arithmetic_is_exact",
+    ),
+    jelly("node", "the leak is towards zero", "[v_reset or 0.0, -1.0]", "[0.0, -1.0]"),
+    jelly(
+        "node",
+        "the membrane of a sequence is not kept",
+        "spikes, v, _ = self._run(inputs[0], states[0], single_step=False)\n        return (spikes,), (v, *states[1:])",
+        "spikes, _, _ = self._run(inputs[0], states[0], single_step=False)\n        return (spikes,), states",
+    ),
+    jelly(
+        "adapter",
+        "the swap forgets live memories",
+        "new._memories, new._memories_rv = dict(old._memories), dict(old._memories_rv)",
+        "pass",
+        "tests/spikingjelly/test_jelly_swap.py::test_a_model_goes_on_with_its_live_state",
+    ),
+    jelly(
+        "adapter",
+        "the product of a QIF has the wrong sign",
+        "theta = [old.a0 * product, -old.a0 * sum_",
+        "theta = [old.a0 * product, old.a0 * sum_",
+        "tests/spikingjelly/test_jelly_bits.py::test_quadratic_nodes_where_arithmetic_is_exact",
+    ),
+    jelly(
+        "adapter",
+        "the way back loses decay_input",
+        'kind, words = neuron.LIFNode, words | {"decay_input": new.decay_input, "tau": new.tau}',
+        'kind, words = neuron.LIFNode, words | {"tau": new.tau}',
+        JELLY_BACK,
+    ),
+    jelly(
+        "surrogates",
+        "the triangle has the inverse width",
+        "lambda alpha: surrogates.Triangle(1 / alpha)",
+        "lambda alpha: surrogates.Triangle(alpha)",
+        "tests/spikingjelly/test_jelly_gradients.py::test_recovered_surrogates_have_the_host_s_derivative",
+    ),
+]

@@ -1,0 +1,134 @@
+"""Mutants of the C++ engine: law.h, kernels.h, forward.h, rows.h, ops.cpp. Each is compiled (without optimisation).
+
+The anchors are short on purpose: the files change for speed, the law does not.
+"""
+
+from tests.mutants.mutant import Mutant
+
+BITS = "tests/test_engines.py::test_same_bits"
+GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
+DETACHED = "tests/test_gradients.py::test_detached_resets_are_the_reference_s"
+OUTSIDE = "tests/test_gradients.py::test_gradcheck_outside_the_domain"
+REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
+
+
+def law(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(why, "snn_lnm/engines/cpp/law.h", old, new, tests or (BITS,))
+
+
+def kernels(why: str, old: str, new: str, *tests: str, file: str = "kernels.h") -> Mutant:
+    return Mutant(why, f"snn_lnm/engines/cpp/{file}", old, new, tests or (BITS,))
+
+
+def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(why, "snn_lnm/engines/cpp/ops.cpp", old, new, tests or (BITS,))
+
+
+MUTANTS = [
+    # ---- law.h, forward
+    law("> is >=", "select(u > 0, splat", "select(u >= 0, splat"),
+    law("Horner drops θ_0", "k >= 0; --k) p = p * v + n.theta[k]", "k >= 1; --k) p = p * v + n.theta[k]"),
+    law("a hard reset goes to zero", "(1 - s) * h + s * n.v_reset", "(1 - s) * h"),
+    law("a soft reset adds", "h - s * n.threshold;", "h + s * n.threshold;"),
+    law("soft_next resets at once", "d.reset == Reset::soft_next ? h : reset", "false ? h : reset"),
+    law(
+        "the line's bracket forgets θ_0",
+        "below = horner(lo, *this, d.degree) - (slope * lo + theta[0])",
+        "below = horner(lo, *this, d.degree) - slope * lo",
+    ),
+    law("the slope of a drift may expand", "d.gain_divides ? -2 * gain : -2 / gain", "-4 / gain"),
+    law("the synaptic state is stale", "state = current - n.alpha * current;", ""),
+    law("a residual scales its input", "(v + scale(f, n, d)) + current", "(v + scale(f, n, d)) + scale(current, n, d)"),
+    # ---- law.h, backward
+    law(
+        "the attached hard reset has no gradient",
+        "d_s = fma(d_after, n.v_reset - h, d_s)",
+        "d_s = fma(d_after, n.v_reset * 0, d_s)",
+        GRADIENTS,
+    ),
+    law("the threshold's gradient has the wrong sign", "sums.threshold -= d_u;", "sums.threshold += d_u;", GRADIENTS),
+    law(
+        "the soft reset's threshold is forgotten",
+        "sums.threshold = fma(-d_subtracted, s, sums.threshold);",
+        "",
+        GRADIENTS,
+    ),
+    law("v_reset gets no gradient", "sums.v_reset = fma(d_after, s, sums.v_reset);", "", GRADIENTS),
+    law(
+        "outside the domain the slope is the polynomial's",
+        "d_f * select(w == v, slope, line ? n.slope : V{})",
+        "d_f * slope",
+        OUTSIDE,
+    ),
+    law("θ_1 outside its range moves the line", "select(n.theta[1] == n.slope, v, w)", "v", OUTSIDE),
+    law("the gain's path through the lowest slope is lost", "d_f * (v - w) * d_lowest", "V{} * d_lowest", OUTSIDE),
+    law("the gradient of the gain has the wrong sign", "-d_u * u / n.gain", "d_u * u / n.gain", GRADIENTS),
+    law(
+        "the gradient of α pairs the wrong steps",
+        "sums.alpha += d_current * before;",
+        "sums.alpha += d_current * current;",
+        GRADIENTS,
+    ),
+    law("currents do not remember", "d_current += d_state;\n  sums", "sums", GRADIENTS),
+    # ---- kernels.h
+    kernels("the tail of a row is left out", "if (width % kLanes<V>) f(full", "if (false) f(full", file="vec.h"),
+    kernels(
+        "a tile is one vector too short",
+        "width = std::min(p.width, p.span - within)",
+        "width = std::min(p.width, p.span - within) - 1",
+    ),
+    kernels(
+        "parameters of the last group are those of the first",
+        "(many ? neuron / plan.inner : 0) * stride",
+        "(many ? (neuron / plan.inner) % std::max<int64_t>(1, plan.groups - 1) : 0) * stride",
+    ),
+    kernels("every degree has a domain", "d.bounded = USUAL.degree > 1", "d.bounded = true"),
+    kernels(
+        "the start is not reset",
+        "if (d.state_is_membrane()) state[j] = after_reset",
+        "if (false) state[j] = after_reset",
+        file="forward.h",
+    ),
+    kernels(
+        "the last membrane is that after the reset",
+        "d.state_is_membrane() ? membrane : state[j]",
+        "state[j]",
+        file="forward.h",
+    ),
+    # ---- ops.cpp
+    ops(
+        "the domain is reversed",
+        "dynamics.lo = domain[0], dynamics.hi = domain[1]",
+        "dynamics.lo = domain[1], dynamics.hi = domain[0]",
+    ),
+    ops("euler is taken for decay", 'synapse == "euler"', 'synapse == "decay"'),
+    ops(
+        "NaN coefficients are taken",
+        "TORCH_CHECK_VALUE(finite,",
+        "TORCH_CHECK_VALUE(true || finite,",
+        "tests/test_bad_input.py::test_error",
+    ),
+    ops(
+        "a float64 input has a float32 state",
+        "x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }",
+        "at::kFloat; }",
+    ),
+    ops(
+        "gain and v_reset swap their gradients",
+        "of(v_reset, kMaxDegree + 2), of(gain, kMaxDegree + 3)",
+        "of(v_reset, kMaxDegree + 3), of(gain, kMaxDegree + 2)",
+        GRADIENTS,
+    ),
+    ops(
+        "a state's stride is ignored",
+        "const Tensor v_start = v.contiguous();\n  const auto state",
+        "const Tensor v_start = v;\n  const auto state",
+        "tests/test_properties_module.py::test_gradients_of_any_strides",
+    ),
+    ops(
+        "partial sums of the last tile are lost",
+        "item < plan.items() && plan.steps",
+        "item + 1 < plan.items() && plan.steps",
+        GRADIENTS,
+    ),
+]

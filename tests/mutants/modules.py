@@ -1,0 +1,233 @@
+"""Mutants of the way to the law: the op and its layouts, the function, the module, `swap`, the C++ engine's start."""
+
+from tests.mutants.mutant import Mutant
+
+GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
+LAYOUTS = "tests/test_oracle_forward.py::test_layouts"
+
+
+def mutant(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(why, f"snn_lnm/{file}", old, new, tests)
+
+
+MUTANTS = [
+    # ---- engines/op.py
+    mutant(
+        "engines/op.py",
+        "the layout's inner size is one too far",
+        "math.prod(step[last + 1 :])",
+        "math.prod(step[last:])",
+        LAYOUTS,
+    ),
+    mutant(
+        "engines/op.py",
+        "the layout starts at the last dimension",
+        "first, last = min(varying), max(varying)",
+        "first = last = max(varying)",
+        LAYOUTS,
+    ),
+    mutant(
+        "engines/op.py",
+        "gradients of the state are not asked for",
+        "needs[1] or needs[2],",
+        "needs[1] and needs[2],",
+        GRADIENTS,
+    ),
+    mutant(
+        "engines/op.py",
+        "gradients of the parameters are not asked for",
+        "list(needs[3:_INPUTS]),",
+        "[False, *needs[4:_INPUTS]],",
+        "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck",
+    ),
+    mutant(
+        "engines/op.py", "the currents are not recomputed for the gain", "needs[3] or needs[4])", "needs[4])", GRADIENTS
+    ),
+    mutant(
+        "engines/op.py",
+        "the gradient of the last membrane is dropped",
+        "None if d_last_v is None or d_last_v.shape != v.shape else d_last_v",
+        "None",
+        GRADIENTS,
+    ),
+    mutant(
+        "engines/op.py",
+        "the gradient of the last current is dropped",
+        "None if current is None else d_outputs[3]",
+        "None",
+        GRADIENTS,
+    ),
+    mutant(
+        "engines/op.py",
+        "the gradient of the membrane is dropped",
+        "d_h, d_last_v = d_outputs[1], d_outputs[2]",
+        "d_h, d_last_v = None, d_outputs[2]",
+        GRADIENTS,
+    ),
+    mutant(
+        "engines/op.py",
+        "second derivatives are zero instead of refused",
+        "gradients = _backward_autograd(*arguments) if torch.is_grad_enabled() else _backward_op(*arguments)",
+        "gradients = _backward_op(*arguments)",
+        "tests/test_engines.py::test_second_derivative_is_refused",
+    ),
+    mutant(
+        "engines/op.py",
+        "the fake op gets the shape of the state wrong",
+        "nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype)",
+        "x.new_empty(x.shape, dtype=dtype)",
+        "tests/test_engines.py::test_opcheck",
+    ),
+    mutant(
+        "engines/op.py",
+        "surrogates are numbered from 1",
+        "_SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}",
+        "_SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values(), 1)}",
+        GRADIENTS,
+    ),
+    # ---- engines/__init__.py
+    mutant(
+        "engines/__init__.py",
+        "an explicit request falls back in silence",
+        'if backend != "auto":',
+        "if False:",
+        "tests/test_engines.py::test_without_a_compiler",
+    ),
+    mutant(
+        "engines/__init__.py",
+        "a user's surrogate gets another derivative",
+        "if type(dynamics.surrogate) not in _COMPILED:",
+        "if False:",
+        "tests/test_engines.py::test_a_user_s_surrogate_runs_on_the_reference",
+    ),
+    mutant(
+        "engines/__init__.py",
+        "a slow choice is not said",
+        "warnings.warn(f",
+        "str(f",
+        "tests/test_engines.py::test_without_a_compiler",
+    ),
+    # ---- functional.py
+    mutant(
+        "functional.py",
+        "a given state is ignored",
+        "start = State(v, current)",
+        "start = State(torch.zeros_like(v), current)",
+        "tests/test_law.py::test_time_can_be_split_anywhere",
+    ),
+    mutant(
+        "functional.py",
+        "a given current is ignored",
+        "elif current is None:",
+        "else:",
+        "tests/test_law.py::test_time_can_be_split_anywhere",
+    ),
+    mutant(
+        "functional.py",
+        "no steps lose the state",
+        "x.to(STATE_DTYPE[x.dtype], copy=True), start)",
+        "x.to(STATE_DTYPE[x.dtype], copy=True), State(torch.zeros_like(v), current))",
+        "tests/test_law.py::test_time_can_be_split_anywhere",
+    ),
+    mutant(
+        "functional.py",
+        "a current without a synapse is taken",
+        "if current is not None and parameters.alpha is None:",
+        "if False:",
+        "tests/test_bad_input.py::test_error",
+    ),
+    # ---- neuron.py
+    mutant(
+        "neuron.py",
+        "checkpoints forget the domain",
+        "cast(Any, self).domain = None if math.isinf(hi) else (lo, hi)",
+        "pass",
+        "tests/test_neuron.py::test_checkpoints_carry_the_domain",
+    ),
+    mutant(
+        "neuron.py",
+        "no domain is saved as the widest",
+        "None if math.isinf(hi) else (lo, hi)",
+        "(lo, hi)",
+        "tests/test_neuron.py::test_checkpoints_carry_the_domain",
+    ),
+    mutant(
+        "neuron.py",
+        "the leak of lif is the constant term",
+        "theta[..., 1] = beta",
+        "theta[..., 0] = beta",
+        "tests/test_neuron.py::test_lif_and_if",
+    ),
+    mutant(
+        "neuron.py",
+        "qif has u1 + u2 with the wrong sign",
+        "1 - a * (u1 + u2), a]",
+        "1 + a * (u1 + u2), a]",
+        "tests/test_neuron.py::test_qif_on_dyadic_rationals",
+    ),
+    mutant(
+        "neuron.py",
+        "one step is a sequence",
+        "return self._run(x, state, return_membrane, single_step=True)",
+        "return self._run(x, state, return_membrane, single_step=False)",
+        "tests/test_neuron.py::test_steps_are_the_sequence",
+    ),
+    mutant(
+        "neuron.py",
+        "numbers given as tensors stay the caller's",
+        "check_finite(name, value.detach().clone())",
+        "check_finite(name, value.detach())",
+        "tests/test_properties_module.py::test_a_neuron_owns_its_numbers",
+    ),
+    # ---- swap.py
+    mutant(
+        "swap.py",
+        "shared neurons are seen once",
+        "model.named_modules(remove_duplicate=False)",
+        "model.named_modules()",
+        "tests/test_swap.py::test_outputs_are_the_same_and_then_learn",
+    ),
+    mutant(
+        "swap.py",
+        "the training mode is lost",
+        "new.train(module.training)",
+        "pass",
+        "tests/test_swap.py::test_outputs_are_the_same_and_then_learn",
+    ),
+    mutant(
+        "swap.py",
+        "hooks are lost",
+        "new.__dict__[hooks] = module.__dict__[hooks]",
+        "pass",
+        "tests/test_swap.py::test_hooks_survive",
+    ),
+    mutant(
+        "swap.py",
+        "strict changes the model first",
+        "if strict and report.skipped:",
+        "if False:",
+        "tests/test_swap.py::test_what_it_leaves",
+    ),
+    mutant(
+        "swap.py",
+        "subclasses are swapped",
+        'raise CannotSwap(f"a subclass of',
+        'return table[parent]\n        raise CannotSwap(f"a subclass of',
+        "tests/test_swap.py::test_what_it_leaves",
+    ),
+    # ---- engines/cpp/__init__.py
+    mutant(
+        "engines/cpp/__init__.py",
+        "an incomplete library is in its place",
+        "(Path(build) / library.name).replace(library)",
+        "shutil.copy(Path(build) / 'surrogates.h', library)",
+        "tests/test_processes.py::test_three_start_together_after_a_kill",
+    ),
+    mutant(
+        "engines/cpp/__init__.py",
+        "the name of the library forgets the flags",
+        'identity = "\\n".join([*sources, header, *flags,',
+        'identity = "\\n".join([*sources, header,',
+        "tests/test_hard_starts.py::test_the_name_of_the_library_holds_all_that_shapes_it",
+    ),
+]

@@ -1,0 +1,63 @@
+"""Mutants of the Triton engine: its law, its kernels, its launcher. They run in Triton's interpreter."""
+
+from tests.mutants.mutant import Mutant
+
+BITS = "tests/test_triton_bits.py::test_same_bits"
+GRADIENTS = "tests/test_triton_gradients.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
+DETACHED = "tests/test_triton_gradients.py::test_detached_resets_are_the_reference_s"
+RUNS = "tests/test_triton_gradients.py::test_gradients_are_the_same_from_run_to_run"
+
+
+def law(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/law.py", old, new, tests or (BITS,))
+
+
+def kernels(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/kernels.py", old, new, tests or (BITS,))
+
+
+def launcher(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/__init__.py", old, new, tests or (BITS,))
+
+
+MUTANTS = [
+    law("> is >=", "return (u > 0).to", "return (u >= 0).to"),
+    law("Horner drops θ_0", "static_range(D.degree - 1, -1, -1)", "static_range(D.degree - 1, 0, -1)"),
+    law("a hard reset goes to zero", "(1 - s) * h + s * n.v_reset", "(1 - s) * h"),
+    law("a soft reset adds", "return h - s * n.threshold", "return h + s * n.threshold"),
+    law("soft_next resets at once", 'return h if D.reset == "soft_next" else reset', "return reset"),
+    law("the line leaves out θ_0", "(n.slope * v + n.coefficients[0])", "(n.slope * v)"),
+    law("the slope may expand", "return clamp(coefficients[1], lowest, zero)", "return coefficients[1]"),
+    law("the synaptic state is stale", "return current, current - n.alpha * current", "return current, state"),
+    law("a residual scales its input", "(v + scale(f, n, D)) + current", "(v + scale(f, n, D)) + scale(current, n, D)"),
+    law("the attached reset has no gradient", "d_s += d_after * (n.v_reset - h)", "d_s += d_after * 0", GRADIENTS),
+    law("the threshold's gradient has the wrong sign", "d_threshold -= d_u", "d_threshold += d_u", GRADIENTS),
+    law("the drift forgets itself", "return d_h + d_v, d_f", "return d_v, d_f", GRADIENTS),
+    law("α pairs the wrong steps", "n.alpha * d_x, d_x * before", "n.alpha * d_x, d_x * current", GRADIENTS),
+    law("the line's own slope is lost", "slope = tl.where(inside, slope, n.slope)", "slope = slope", GRADIENTS),
+    law("f' is one power short", "slope = slope * w + p", "slope = slope + p", DETACHED),
+    kernels("a block is one lane short", "Place(lane, within < span,", "Place(lane, within < span - 1,"),
+    kernels(
+        "the last repeat is left out", "min(first + block_repeats, repeats)", "min(first + block_repeats, repeats - 1)"
+    ),
+    kernels(
+        "the start is not reset", "entering = after_reset(h, spike, n, D)\n        for", "entering = h\n        for"
+    ),
+    kernels("the last membrane is that after the reset", "h if D.state_is_membrane else entering", "entering"),
+    kernels("the start is taken for a membrane", "tl.where(t > 0, after, before)", "after", GRADIENTS),
+    kernels("time runs forward", "t = steps - 1 - i", "t = i", GRADIENTS),
+    kernels(
+        "sums are thrown away every few rows",
+        "totals = add_to_totals(totals, sums, p, COLUMNS, SHARED)\n                sums",
+        "sums",
+        DETACHED.replace("detached_resets_are_the_reference_s", "same_gradients"),
+    ),
+    launcher("numbers that vary are taken for one", "t.numel() > (self.degree + 1 if k == 0 else 1)", "t.numel() > 99"),
+    launcher("partial sums swap their axes", ".sum((0, 2))", ".sum((1, 2))[: law.groups]", GRADIENTS),
+    launcher(
+        "euler is taken for decay",
+        '"" if self.alpha is None else self.synapse',
+        '"" if self.alpha is None else "decay"',
+    ),
+    launcher("the domain is reversed", "lo=self.domain[0]", "lo=-self.domain[1]"),
+]

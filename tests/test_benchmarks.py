@@ -1,0 +1,147 @@
+"""The benchmarks that need no GPU to be wrong: their verdicts can fail, and the GPU one runs up to the clock.
+
+The audit beside SpikingJelly compiles, which needs a process of its own: this one has asked Triton for its interpreter.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+CPU = torch.device("cpu")
+
+
+def bench(call, leaves):
+    call()
+    return 0.002, 0.001, 0.003
+
+
+# ---- beside SpikingJelly -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def audit():
+    pytest.importorskip("triton")
+    from benchmarks import peers_audit
+
+    return peers_audit
+
+
+def test_quadratic_neuron_beside_spikingjelly(tmp_path):
+    pytest.importorskip("triton")
+    pytest.importorskip("spikingjelly")
+    file = tmp_path / "peers.json"
+    command = [sys.executable, "-m", "benchmarks.peers_audit", "--only", "QIF, detached", "--json", str(file)]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == ("is worse than" in done.stdout), done.stdout + done.stderr
+    fixed, theirs, learned = json.loads(file.read_text())
+    assert "SpikingJelly" in theirs["neuron"]
+    for ours in (fixed, learned):
+        assert (ours["forward_bytes"], ours["backward_bytes"], ours["outside_bytes"]) == (12, 12, 0)
+        assert ours["spilled"] == 0 and ours["compilations"] == 2  # one forward, one backward, for all shapes
+    # What SpikingJelly 2.0.0's source says: x, s, h and the earlier v forward, the same but x kept.
+    assert (theirs["forward_bytes"], theirs["backward_bytes"], theirs["saved_bytes"]) == (16, 16, 12)
+    assert theirs["forward_instructions"] > 0 and theirs["backward_instructions"] > 0
+    assert theirs["compilations"] > 2
+
+
+def test_the_audit_refuses_an_interpreter_and_an_unknown_spikingjelly(audit, monkeypatch, capsys):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert audit.main([]) == 2
+    assert "unset it" in capsys.readouterr().err
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "9.9" if name == "spikingjelly" else "4.0")
+    monkeypatch.setattr(audit.engine, "missing", lambda: None)
+    assert audit.main([]) == 2
+    assert "spikingjelly 9.9 is installed" in capsys.readouterr().err
+
+
+def test_every_judged_column_can_fail(audit):
+    theirs = audit.Row("", "sm_90", "theirs", 12, 12, 0, 8, 30, 25, 24, 31, 0, 20)
+    assert audit.worse(replace(theirs, forward_registers=200), theirs) == []  # shown only
+    for column in audit.JUDGED:
+        assert len(audit.worse(replace(theirs, **{column: getattr(theirs, column) + 1}), theirs)) == 1
+    flexible = replace(theirs, forward_bytes=48, backward_bytes=52, outside_bytes=20)
+    assert audit.worse(theirs, flexible, 0.2) == []
+    assert audit.worse(theirs, replace(flexible, outside_bytes=16), 0.2)
+
+
+# ---- on a GPU ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_the_benchmark_refuses():
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "needs a GPU" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["32", "a,b", "4,0", ""])
+def test_sizes_that_are_none(text, capsys):
+    with pytest.raises(SystemExit):
+        gpu.arguments(["--shapes", text])
+    assert "expected sizes" in capsys.readouterr().err
+
+
+def test_everything_but_the_clock_runs_without_a_gpu(tmp_path, monkeypatch, capsys):
+    for name in gpu.HOSTS:
+        pytest.importorskip(name)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    file = tmp_path / "gpu.csv"
+    options = gpu.arguments(["--shapes", "4,2,48", "33,3,5", "--csv", str(file)])
+    assert gpu.run(options, CPU, "reference", bench) == 0
+    assert "every spike and membrane compared is equal" in capsys.readouterr().out
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    assert {row["host"] for row in rows} == set(gpu.HOSTS)
+    assert {row["direction"] for row in rows} == set(gpu.FLOOR)
+    compiled = {row["shape"] for row in rows if "compiled" in row["contestant"]}
+    assert compiled == {"4,2,48"}  # not the one longer than 32 steps
+    copied = 2 * 4 * 2**10 / 0.002
+    for row in rows:
+        assert float(row["share"]) == pytest.approx(
+            gpu.FLOOR[row["direction"]] * {"4,2,48": 384, "33,3,5": 495}[row["shape"]] / copied / 0.002
+        )
+
+
+def test_a_contestant_with_other_spikes_is_not_timed(monkeypatch, capsys):
+    pytest.importorskip("snntorch")
+
+    def contestants(device, backend):
+        return [gpu.Contestant("ours", lambda x: (x > 0) * x), gpu.Contestant("wrong", lambda x: (x > 1) * x)]
+
+    monkeypatch.setitem(gpu.HOSTS, "snntorch", contestants)
+    options = gpu.arguments(["--shapes", "4,2,48", "--hosts", "snntorch"])
+    assert gpu.run(options, CPU, "reference", bench) == 1
+    output = capsys.readouterr().out
+    assert "snntorch wrong differ from ours" in output
+    assert not any(line.startswith("4,2,48    snntorch  wrong") for line in output.splitlines())
+
+
+def test_an_engine_with_other_bits_is_not_timed(monkeypatch, capsys):
+    run = gpu.functional.run
+
+    def broken(x, *rest, backend):
+        output = run(x, *rest, backend="reference")
+        return output if backend == "reference" else output._replace(membrane=output.membrane + 1)
+
+    monkeypatch.setattr(gpu.functional, "run", broken)
+    options = gpu.arguments(["--shapes", "4,2,48", "--hosts", "snntorch"])
+    assert gpu.run(options, CPU, "cpp", bench) == 1
+    assert "384 of 384 membrane differ" in capsys.readouterr().out
+
+
+def test_times_are_shown_relative_to_ours():
+    row = gpu.Row("1,2", "norse", "ours", "forward", 0.001, 0.0009, 0.0011, 0.5, 2**20, 0)
+    slow = row._replace(contestant="loop", seconds=0.004)
+    head, first, second = gpu.table([row, slow]).splitlines()
+    assert first.split()[-6:] == ["0.900", "1.100", "1.00", "0.50", "1", "0"]
+    assert second.split()[-4] == "4.00" and "x ours" in head

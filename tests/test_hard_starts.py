@@ -1,0 +1,102 @@
+"""Hard starts of the C++ engine: eight at once, no room on the disk, a folder that cannot be written."""
+
+import errno
+import stat
+import tempfile
+
+import pytest
+import torch
+from test_processes import end, start
+
+from snn_lnm.engines import cpp
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """This process, as if it had not looked for the engine yet."""
+    cpp._find_obstacle.cache_clear()
+    yield monkeypatch
+    cpp._find_obstacle.cache_clear()
+
+
+def copying_compiler(folder, library):
+    """A compiler that takes a second, leaves a mark, and gives the library that was built before."""
+    path = folder / "c++"
+    path.write_text(
+        f"""#!/bin/sh
+case " $* " in *" -c "*) echo x >> {folder}/compilations; sleep 1;; *" -v "*|*version*) exec c++ "$@";; esac
+while [ $# -gt 0 ]; do case $1 in -o) shift; cp {library} "$1";; esac; shift; done
+"""
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"CXX": str(path), "OMP_NUM_THREADS": "1"}
+
+
+def test_eight_cold_starts_build_once(tmp_path):
+    cpp.load()
+    (built,) = (path for path in torch.ops.loaded_libraries if "snn_lnm_cpp" in path)
+    environment = copying_compiler(tmp_path, built)
+    found = end(*(start(tmp_path / "extensions", **environment) for _ in range(8)))
+    bits = {out for out, _ in found}
+    assert len(bits) == 1 and len(bits.pop().strip()) == 64, found
+    (library,) = (tmp_path / "extensions").glob("*/*.so")
+    compilations = (tmp_path / "compilations").read_text().count("x")
+    assert compilations == len([*cpp._HERE.glob("*.cpp")]), "each source is compiled by one process only"
+    # The folder holds the library and the lock: nothing of a build is left.
+    assert {path.name for path in library.parent.iterdir()} == {library.name, "lock"}
+
+
+def test_a_read_only_folder_with_the_library_is_enough(tmp_path, fresh):
+    """Found, loaded, nothing written."""
+    fresh.setattr(cpp, "_build", lambda library, *rest: pytest.fail("it is there, and is built again"))
+    fresh.setattr(cpp, "_alone", lambda folder: pytest.fail("it is there, and takes a lock"))
+    assert cpp.obstacle() is None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT], ids=["full", "read-only", "quota"])
+def test_no_room_is_said_and_the_next_start_works(tmp_path, fresh, number):
+    """The system's refusal, wherever it comes; then there is room again and the same process builds.
+
+    (Injected: a test cannot fill a disk.)
+    """
+    fresh.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+
+    def refused(*arguments, **words):
+        raise OSError(number, "refused in this test")
+
+    with fresh.context() as limited:
+        limited.setattr(tempfile, "TemporaryDirectory", refused)
+        message = cpp.obstacle()
+        assert message is not None and "refused in this test" in message and "TORCH_EXTENSIONS_DIR" in message
+    assert not [*tmp_path.rglob("*.so")]
+    cpp._find_obstacle.cache_clear()
+    built = []
+    fresh.setattr(cpp, "_build", lambda library, *rest: built.append(library))
+    assert cpp.obstacle() is None and len(built) == 1
+
+
+def name_of_the_library(tmp_path, monkeypatch):
+    built = []
+    with monkeypatch.context() as change:
+        change.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+        change.setattr(cpp, "_build", lambda library, *rest: built.append(library.name))
+        cpp._find_obstacle.cache_clear()
+        assert cpp.obstacle() is None
+    return built[0]
+
+
+def test_the_name_of_the_library_holds_all_that_shapes_it(tmp_path, fresh):
+    """Flags, instruction set, surrogates, PyTorch: another of them is another library, never a stale one."""
+    names = {name_of_the_library(tmp_path, fresh)}
+    assert names == {name_of_the_library(tmp_path, fresh)}
+    changes = [
+        (cpp, "_FLAGS", [*cpp._FLAGS, "-DOTHER"]),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "OTHER"),
+        (cpp, "surrogate_header", lambda: "// other"),
+        (torch, "__version__", "0.0"),
+    ]
+    for place, name, value in changes:
+        with fresh.context() as change:
+            change.setattr(place, name, value)
+            names.add(name_of_the_library(tmp_path, fresh))
+    assert len(names) == 1 + len(changes)
