@@ -108,10 +108,10 @@ class Functions(nn.Module):
 
     def forward(self, x):
         x = F.max_pool2d(F.relu(self.conv(x)), 2)
-        x = x * self.gain[:, None, None] + self.scale
+        x = x * self.gain[:, None, None] + 1
         x = torch.cat([x, -x], dim=1).view(x.size(0), -1)
         x = torch.stack([x[:, 0::2], x[:, 1::2]], -1).flatten(1).reshape(x.shape[0], -1)
-        return self.lif(x - x.mean(0, keepdim=True) + F.softmax(x, dim=0))
+        return self.lif(self.scale * (x - x.mean(0, keepdim=True) + F.softmax(x, dim=0)))
 
 
 def test_functions_mean_what_they_mean_in_one_step():
@@ -125,16 +125,16 @@ def test_an_attribute_that_changes_is_noticed():
     snn_lnm.swap(net)
     fused, x = snn_lnm.fuse_time(net, exact=True), torch.randn(T, B, 1, 6, 6)
     fused(x)
-    net.scale = -2.0
+    net.scale = -3.0
     utils.reset(net)
     got = fused(x)
     utils.reset(net)
-    assert torch.equal(got, torch.stack([net(x_t) for x_t in x]))
+    assert torch.equal(got, torch.stack([net(x_t) for x_t in x])) and got.any()
 
 
 def test_an_unbatched_step_is_not_taken_for_a_batch():
-    compare(nn.Sequential(nn.Linear(5, 4), leaky()), 3 * torch.randn(T, 5))
-    compare(nn.Sequential(nn.Conv2d(1, 2, 3), leaky()), 3 * torch.randn(T, 1, 5, 5))
+    compare(nn.Sequential(nn.Linear(5, 4), leaky()), 3 * torch.randn(T, 5), exact=False)
+    compare(nn.Sequential(nn.Conv2d(1, 2, 3), leaky()), 3 * torch.randn(T, 1, 5, 5), exact=False)
     compare(nn.Sequential(nn.Flatten(0), leaky()), 3 * torch.randn(T, B, 5))
 
 
