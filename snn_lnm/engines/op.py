@@ -31,7 +31,7 @@ _BACKWARD = (
     f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, %s) "
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
-_INPUTS = 8  # tensors of the forward op
+_INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
 _SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}
 
 _library = torch.library.Library("snn_lnm", "DEF")
@@ -105,7 +105,11 @@ class _Scan(torch.autograd.Function):
         with torch._C._AutoDispatchBelowAutograd():
             outputs: tuple[Tensor, ...] = torch.ops.snn_lnm.forward.default(*arguments)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*arguments[:_INPUTS], outputs[1])
+        x, *others = arguments[:_INPUTS]
+        # Of the input only gain and α need the values; for the rest its shape and dtype are kept, in one number.
+        if not any(ctx.needs_input_grad[_GAIN:_INPUTS]):
+            x = x.new_empty(()).expand(x.shape)
+        ctx.save_for_backward(x, *others, outputs[1])
         *ctx.options, _, ctx.engine = arguments[_INPUTS:]
         return outputs
 

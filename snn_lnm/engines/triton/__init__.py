@@ -308,7 +308,7 @@ def prepare_backward(
     partial = torch.empty((rows, sum(wanted)), dtype=torch.float64, device=x.device) if any(wanted) else None
     needs_currents = synapse and (needs[3] or needs[4])
     currents = x.new_empty(x.shape, dtype=v.dtype) if needs_currents else None
-    inputs = [_contiguous(t) for t in (x, v, current, h)]
+    inputs = [_contiguous(t) for t in (x if needs[3] or needs[4] else None, v, current, h)]
     d_outputs = [_contiguous(t) for t in (d_spikes, d_h, d_last_v, d_last_current)]
     arguments = [*inputs, currents, *d_outputs, d_x, d_v, d_current, partial]
     launch = _launch("backward_kernel", law, geometry, arguments, COLUMNS=columns, WIDTH=sum(wanted), ROWS=ROWS)

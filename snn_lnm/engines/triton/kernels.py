@@ -74,7 +74,8 @@ def load_numbers(p, pointers, MANY: tl.constexpr, SHARED: tl.constexpr, D: tl.co
     gain = load_number(pointers[3], 0, 1, p, MANY[3], SHARED)
     alpha = gain if D.synapse == "" else load_number(pointers[4], 0, 1, p, MANY[4], SHARED)
     lowest = lowest_slope(gain, D)
-    return Numbers(coefficients, threshold, v_reset, gain, alpha, line_slope(coefficients, lowest, D), lowest)
+    slope = line_slope(coefficients, lowest, D)
+    return Numbers(coefficients, threshold, v_reset, gain, alpha, slope, lowest, 1.0 / gain)
 
 
 @triton.jit(do_not_specialize=SIZES)

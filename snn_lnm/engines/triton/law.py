@@ -36,7 +36,10 @@ class Options(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """The law's numbers; ``slope`` is λ of the line outside the domain, ``lowest`` the end of its range."""
+    """The law's numbers; ``slope`` is λ of the line outside the domain, ``lowest`` the end of its range.
+
+    ``inverse`` is 1/g where the gain divides: good enough for gradients, which need not keep bits.
+    """
 
     coefficients: Any
     threshold: Any
@@ -45,6 +48,7 @@ class Numbers(NamedTuple):
     alpha: Any
     slope: Any
     lowest: Any
+    inverse: Any
 
 
 @triton.jit
@@ -238,8 +242,11 @@ def polynomial_backward(v, d_f, n, D: tl.constexpr):
 @triton.jit
 def scale_backward(u, d_scaled, n, D: tl.constexpr):
     """Through ``scale(u)``: d_u and the gain's term."""
-    d_u = scale(d_scaled, n, D)
-    return d_u, -d_u * u / n.gain if D.gain_divides else d_scaled * u
+    if D.gain_divides:
+        d_u = d_scaled * n.inverse
+        return d_u, -d_u * u * n.inverse
+    else:
+        return n.gain * d_scaled, d_scaled * u
 
 
 @triton.jit
