@@ -161,8 +161,15 @@ def test_gradcheck_fails_with_real_spikes(reset, backend):
         torch.autograd.gradcheck(run(backend), leaves)
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("charge, reset", [*itertools.product(["drift", "map", "residual"], RESETS)])
+# Where nothing holds the bare cubic, neither a domain nor a hard reset, its slopes reach 10⁹ within three steps.
+HELD = [
+    case
+    for case in itertools.product(["drift", "map", "residual"], RESETS, DOMAINS)
+    if case[2] != "bare" or case[1].startswith("hard")
+]
+
+
+@pytest.mark.parametrize("charge, reset, domain", HELD)
 def test_second_derivatives_of_the_reference(charge, reset, domain):
     """The compiled engines refuse them (`test_engines.py`)."""
     edges, extension = DOMAINS[domain]

@@ -54,7 +54,7 @@ def test_autocast_reaches_the_fused_op_with_float32_states(dtype, monkeypatch):
     seen = []
     run = op.run
     monkeypatch.setattr(
-        op, "run", lambda x, state, *rest: seen.append((x.dtype, state.v.dtype)) or run(x, state, *rest)
+        op, "run", lambda name, x, state, *rest: seen.append((x.dtype, state.v.dtype)) or run(name, x, state, *rest)
     )
     model, x = net(), sequence()
     with torch.autocast("cpu", dtype=dtype):

@@ -55,7 +55,7 @@ MUTANTS = [
     snntorch(
         "polynomial",
         "[N] is read as channels",
-        "return from_the_right(value if value.dtype == dtype else value.to(dtype), x.dim(), trailing)",
+        "return from_the_right(value if value.dtype == dtype else value.to(dtype), dims, trailing)",
         "return value.to(dtype)",
         "tests/snntorch/test_leaky.py::test_every_layout_of_every_parameter",
     ),
@@ -83,8 +83,8 @@ MUTANTS = [
     snntorch(
         "neurons",
         "the membrane of a step is not kept",
-        "self.mem = state.v\n",
-        "pass\n",
+        "self.mem = out.state.v\n        spk",
+        "spk",
         "tests/test_swap.py::test_hidden_state_survives",
     ),
     snntorch(
