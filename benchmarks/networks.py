@@ -76,17 +76,18 @@ def conv() -> Network:
 
 
 def norse_conv() -> Network:
-    """The shape of Norse's `ConvNet4` on MNIST."""
+    """The shape of Norse's `ConvNet4` on MNIST; a low threshold lets untrained layers spike within 16 steps."""
+    p = norse.LIFParameters(v_th=torch.tensor(0.2))
 
     def build() -> nn.Module:
         return norse.SequentialState(
-            *(nn.Conv2d(1, 20, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
-            *(nn.Conv2d(20, 50, 5, 1), norse.LIFCell(), nn.MaxPool2d(2, 2)),
-            *(nn.Flatten(), nn.Linear(4 * 4 * 50, 500), norse.LIFCell()),
+            *(nn.Conv2d(1, 20, 5, 1), norse.LIFCell(p), nn.MaxPool2d(2, 2)),
+            *(nn.Conv2d(20, 50, 5, 1), norse.LIFCell(p), nn.MaxPool2d(2, 2)),
+            *(nn.Flatten(), nn.Linear(4 * 4 * 50, 500), norse.LIFCell(p)),
             *(nn.Linear(500, 10, bias=False), norse.LICell()),
         )
 
-    return Network("norse", build, (1, 28, 28), 20.0)
+    return Network("norse", build, (1, 28, 28), 100.0)
 
 
 def jelly_conv() -> Run:
