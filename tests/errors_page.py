@@ -38,7 +38,7 @@ def text_of(call) -> str:
     """``Kind: text`` of what ``call`` raises, without addresses."""
     try:
         call()
-    except Exception as error:
+    except Exception as error:  # of any kind: the page shows which
         text = re.sub(r" at 0x[0-9a-f]+", "", f"{type(error).__name__}: {error}")
         return text.split("\nException raised from")[0]  # PyTorch adds its own call stack to errors from C++
     raise AssertionError("nothing was raised")

@@ -116,7 +116,7 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
             graph = tracer.trace(model, dict.fromkeys(none) if none else None)
         except CannotTrace:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever the user's forward does to a symbol
             raise refusal(f"torch.fx cannot follow its forward ({type(error).__name__}: {error})") from error
     options = plain_attributes(tracer.followed)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
