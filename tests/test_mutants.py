@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from tests.mutants.__main__ import main, unapplicable
+from tests.mutants.__main__ import unapplicable
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import ROOT, Mutant
 
@@ -41,11 +41,16 @@ def test_a_slice_is_killed():
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_a_survivor_fails_the_run(monkeypatch, capsys):
+def test_a_survivor_fails_the_run():
     """A change that changes nothing is killed by nothing, and the run says so."""
-    old, test = "u = h - parameters.threshold", "tests/test_law.py::test_an_infinite_threshold_integrates"
-    same = Mutant("nothing at all", "snn_lnm/reference.py", old, f"{old}  # the same", (test,))
-    monkeypatch.setattr("tests.mutants.__main__.MUTANTS", [same])
-    monkeypatch.setattr("tests.mutants.__main__.import_frameworks", lambda: None)
-    assert main([]) == 1
-    assert "SURVIVES" in capsys.readouterr().out
+    run_the_only_mutant = """
+import sys
+from tests.mutants import __main__ as command
+from tests.mutants.mutant import Mutant
+
+old, test = "u = h - parameters.threshold", "tests/test_law.py::test_an_infinite_threshold_integrates"
+command.MUTANTS = [Mutant("nothing at all", "snn_lnm/reference.py", old, f"{old}  # the same", (test,))]
+sys.exit(command.main([]))
+"""
+    found = subprocess.run([sys.executable, "-c", run_the_only_mutant], cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 1 and "SURVIVES" in found.stdout, found.stdout + found.stderr

@@ -118,7 +118,7 @@ def run_tests(tree: Path, tests: tuple[str, ...], profile: str, compiler: Path |
         return Verdict(failure.read_text(), "", seconds)
     if child.exitcode is not None and child.exitcode < 0:
         return Verdict(f"signal {-child.exitcode}", "", seconds)
-    return Verdict("", f"the tests did not run:\n{output.read_text()[-2000:]}", seconds)
+    return Verdict("", f"the tests did not run (exit {child.exitcode}):\n{output.read_text()[-2000:]}", seconds)
 
 
 def try_mutant(tree: Path, mutant: Mutant, compiler: Path | None) -> Verdict:
