@@ -111,6 +111,11 @@ USUAL = [
     for reset in ("hard", "soft", "none", "hard_next", "soft_next")
     for detach in (True, False)
 ]
+USUAL += [
+    dict(charge=charge, reset=reset, detach_reset=detach, synapse=synapse)
+    for charge, reset, synapse in (("drift", "hard", "euler"), ("map", "soft_next", "decay"))
+    for detach in (True, False)
+]
 
 
 @pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
@@ -127,9 +132,11 @@ def test_each_compiled_option_set(options, layout, spike):
         1 + 0.1 * torch.randn(shape),
         0.1 * torch.randn(shape),
         0.5 + 0.1 * torch.rand(shape),
+        0.5 + 0.1 * torch.rand(shape) if "synapse" in options else None,
     )
     dynamics = Dynamics(domain=(-1.5, 1.5), surrogate=spike, **options)
-    problem = Problem(torch.randn(9, *step), State(torch.randn(step)), numbers, dynamics)
+    start = State(torch.randn(step), torch.randn(step) if "synapse" in options else None)
+    problem = Problem(torch.randn(9, *step), start, numbers, dynamics)
     for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
         assert torch.equal(ours, law)
     compare_gradients(problem, gradients(problem, "reference", spread=True))

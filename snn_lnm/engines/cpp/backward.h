@@ -8,17 +8,22 @@
 namespace lnm {
 
 // In float: any neuron of degree 1 to 3, and where a tile has one set of parameters every combination of
-// form and reset of degree 3. (With parameters per vector these bound the speed, not the branches.)
+// form and reset of degree 3, and the hosts' synapses: Norse's LIF, snnTorch's Synaptic. (With parameters
+// per vector these bound the speed, not the branches.)
 template <class T, bool UNIFORM>
 constexpr auto backward_usual() {
   constexpr bool floats = std::is_same_v<T, float>;
-  std::array<Usual, floats ? (UNIFORM ? 22 : 4) : 1> all{};
+  std::array<Usual, floats ? (UNIFORM ? 26 : 4) : 1> all{};
   size_t i = 0;
   if constexpr (floats && UNIFORM) {
     for (int charge = 0; charge < 2; ++charge) {
       for (int reset = 0; reset < 5; ++reset) {
         for (int detach = reset == int(Reset::none); detach < 2; ++detach) all[i++] = {3, charge, reset, detach};
       }
+    }
+    for (int detach = 0; detach < 2; ++detach) {
+      all[i++] = {3, int(Charge::drift), int(Reset::hard), detach, euler};
+      all[i++] = {3, int(Charge::map), int(Reset::soft_next), detach, decay};
     }
   }
   if constexpr (floats) {

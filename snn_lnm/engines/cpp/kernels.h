@@ -90,8 +90,11 @@ void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Elem
 }
 
 // Options known at compile time, so that the compiler drops the branches of all others; -1: any.
+enum Synapse { no_synapse, decay, euler };
+
 struct Usual {
   int degree = -1, charge = -1, reset = -1, detach_reset = -1;
+  Synapse synapse = no_synapse;  // looked at where the reset is known
 };
 
 template <Usual USUAL>
@@ -106,7 +109,9 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
     d.charge = Charge(USUAL.charge);
     d.reset = Reset(USUAL.reset);
     d.detach_reset = USUAL.detach_reset;
-    d.gain_divides = d.fire_at_threshold = d.synapse = d.euler = false;
+    d.gain_divides = d.fire_at_threshold = false;
+    d.synapse = USUAL.synapse != no_synapse;
+    d.euler = USUAL.synapse == euler;
     d.surrogate = d.surrogate == 1;  // of the two without a function call
   }
   return d;
