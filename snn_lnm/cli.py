@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--epochs",
         type=_integer(1, 10_000),
-        default=20,
-        help="of training; Norse: a quarter",
+        default=12,
+        help="of training; Norse: a third of them",
     )
     demo.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of weights, spikes and batches")
     demo.add_argument("--degree", type=_integer(1, MAX_DEGREE), default=3, help="of the learned polynomials")
