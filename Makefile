@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 
 .venv/.installed: pyproject.toml
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+	$(PYTHON) -m pip install --quiet --no-compile --editable '.[dev]'  # byte code of what is imported, not of all
 	touch $@
 
 demo: .venv/.installed

@@ -228,9 +228,9 @@ def test_opcheck():
         arguments = (
             x.clone().requires_grad_(), state.v, current,
             numbers.coefficients.clone().requires_grad_(), *numbers[1:4], alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True, "cpp",
+            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True,
         )  # fmt: skip
-        torch.library.opcheck(torch.ops.snn_lnm.forward.default, arguments)
+        torch.library.opcheck(torch.ops.snn_lnm.forward.cpp, arguments)
 
 
 def test_second_derivative_is_refused():

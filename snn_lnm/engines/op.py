@@ -1,12 +1,13 @@
-"""`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines, named by ``engine``.
+"""`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines, an overload for each.
 
-Both take the parameters flat: one value for the layer or one per group, where neuron `i` of a step
+They take the parameters flat: one value for the layer or one per group, where neuron `i` of a step
 (flat index) belongs to group ``(i // inner) % groups``. `run` brings the law's arguments into that form.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -25,48 +26,35 @@ _OPTIONS = (
     "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
     "bool fire_at_threshold, bool gain_divides, bool smooth"
 )
-_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane%s) -> (Tensor, Tensor, Tensor, Tensor)"
+_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane) -> (Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
-    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, %s) "
+    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool[5] need_parameters) "
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
 _SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}
+_ENGINES = {"cpp": cpp, "triton": triton}
 
 _library = torch.library.Library("snn_lnm", "DEF")
-_library.define("forward" + _FORWARD % ", str engine")
-_library.define("backward" + _BACKWARD % "bool[] need_parameters, str engine")
-_cpp_library = torch.library.Library("snn_lnm_cpp", "DEF")
-_cpp_library.define("forward" + _FORWARD % "")
-_cpp_library.define("backward" + _BACKWARD % "bool need_parameters, bool need_currents")
+for _engine in _ENGINES:
+    _library.define(f"forward.{_engine}{_FORWARD}")
+    _library.define(f"backward.{_engine}{_BACKWARD}")
+_FORWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.forward, name) for name in _ENGINES}
+_BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.backward, name) for name in _ENGINES}
 
 
-def _forward(*arguments: Any) -> tuple[Tensor, ...]:
-    given, engine = arguments[:-1], arguments[-1]
-    if engine == "triton":
-        return triton.forward(*given)
+def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
+    """The C++ overloads until their library is there: it registers itself for CPU tensors when loaded."""
+    device = next(a.device for a in reversed(arguments[:_INPUTS]) if isinstance(a, Tensor))
+    if device.type != "cpu":
+        raise ValueError(f"the cpp engine runs on CPU tensors, got one on {device}.")
     cpp.load()
-    return torch.ops.snn_lnm_cpp.forward.default(*given)
+    return ops["cpp"](*arguments)
 
 
-def _backward(*arguments: Any) -> tuple[Tensor, ...]:
-    given, needs, engine = arguments[:-2], arguments[-2], arguments[-1]
-    if engine == "triton":
-        return triton.backward(*given, needs)
-    cpp.load()
-    # The gradients of gain and alpha are sums over the currents.
-    return torch.ops.snn_lnm_cpp.backward.default(*given, any(needs), needs[3] or needs[4])
-
-
-for _device in ("CPU", "CUDA"):
-    _library.impl("forward", _forward, _device)
-    _library.impl("backward", _backward, _device)
-
-
-@torch.library.register_fake("snn_lnm::forward", lib=_library)
 def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-2]
+    alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-1]
     dtype = STATE_DTYPE[x.dtype]
     nothing = x.new_empty(0, dtype=dtype)
     membrane_is_last = membrane and single_step and reset not in ("hard", "soft")
@@ -78,11 +66,10 @@ def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> t
     )
 
 
-@torch.library.register_fake("snn_lnm::backward", lib=_library)
 def _backward_fake(
     d_spikes: Any, d_h: Any, d_last_v: Any, d_last_current: Any, x: Tensor, v: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    parameters, (need_state, needs, engine) = rest[2:7], rest[-3:]
+    parameters, (need_state, needs) = rest[2:7], rest[-2:]
     dtype = STATE_DTYPE[x.dtype]
 
     def like(value: Tensor | None, needed: bool) -> Tensor:
@@ -92,60 +79,56 @@ def _backward_fake(
         x.new_empty(x.shape),
         like(v, need_state),
         like(v if parameters[4] is not None else None, need_state),
-        *(
-            like(value, need if engine == "triton" else any(needs))
-            for value, need in zip(parameters, needs, strict=True)
-        ),
+        *(like(value, need) for value, need in zip(parameters, needs, strict=True)),
     )
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
-            outputs: tuple[Tensor, ...] = torch.ops.snn_lnm.forward.default(*arguments)
+            outputs: tuple[Tensor, ...] = _FORWARDS[engine](*arguments)
         ctx.set_materialize_grads(False)
         x, *others = arguments[:_INPUTS]
-        # Of the input only gain and α need the values; for the rest its shape and dtype are kept, in one number.
-        if not any(ctx.needs_input_grad[_GAIN:_INPUTS]):
-            x = x.new_empty(()).expand(x.shape)
-        ctx.save_for_backward(x, *others, outputs[1])
-        *ctx.options, _, ctx.engine = arguments[_INPUTS:]
+        h = outputs[1]
+        if not any(ctx.needs_input_grad[1 + _GAIN :]):
+            # Only gain and α need the input; for the rest anything of its shape and dtype does.
+            x = h if h.dtype == x.dtype else x.new_empty(()).expand(x.shape)
+        ctx.save_for_backward(x, *others, h)
+        ctx.engine, ctx.options = engine, arguments[_INPUTS:-1]
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
         x, v, current, *parameters, h = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        d_h, d_last_v = d_outputs[1], d_outputs[2]
+        _, *needs = ctx.needs_input_grad
+        d_spikes, d_h, d_last_v, d_last_current = d_outputs
         arguments = (
-            d_outputs[0],
+            d_spikes,
             d_h,
             None if d_last_v is None or d_last_v.shape != v.shape else d_last_v,
-            None if current is None else d_outputs[3],
+            None if current is None else d_last_current,
             *(x, v, current, h, *parameters, *ctx.options),
             needs[1] or needs[2],
-            list(needs[3:_INPUTS]),
-            ctx.engine,
+            needs[3:_INPUTS],
         )
-        gradients = _backward_autograd(*arguments) if torch.is_grad_enabled() else _backward_op(*arguments)
+        gradients = _backward_autograd(ctx.engine, *arguments)
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))
-        return (*wanted, *[None] * (len(needs) - _INPUTS))
+        return (None, *wanted, *[None] * (len(needs) - _INPUTS))
 
 
-def _forward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
-    return _Scan.apply(*arguments)
-
-
-def _backward_op(*arguments: Any) -> tuple[Tensor, ...]:
+def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+    if torch.is_grad_enabled():
+        return _Scan.apply(engine, *arguments)
     with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.snn_lnm.backward.default(*arguments)
+        return _FORWARDS[engine](*arguments)
 
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        return _backward_op(*arguments)
+    def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _BACKWARDS[engine](*arguments)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> Any:
@@ -154,12 +137,23 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _backward_autograd(*arguments: Any) -> tuple[Tensor, ...]:
-    return _Once.apply(*arguments)
+def _backward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+    if torch.is_grad_enabled():
+        return _Once.apply(engine, *arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _BACKWARDS[engine](*arguments)
 
 
-_library.impl("forward", _forward_autograd, "Autograd")
-_library.impl("backward", _backward_autograd, "Autograd")
+for _name, _ops, _fake, _autograd in (
+    ("forward", _FORWARDS, _forward_fake, _forward_autograd),
+    ("backward", _BACKWARDS, _backward_fake, _backward_autograd),
+):
+    _library.impl(f"{_name}.cpp", partial(_build_first, _ops), "CompositeExplicitAutograd")
+    for _device in ("CPU", "CUDA"):  # on the CPU: interpreted
+        _library.impl(f"{_name}.triton", getattr(triton, _name), _device)
+    for _engine in _ENGINES:
+        _library.impl(f"{_name}.{_engine}", partial(_autograd, _engine), "Autograd")
+        torch.library.register_fake(f"snn_lnm::{_name}.{_engine}", _fake, lib=_library)
 
 
 def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor | None]]:
@@ -202,6 +196,15 @@ def _order_in_memory(x: Tensor, single_step: bool) -> list[int] | None:
     return order if x.permute(*range(first), *(i + first for i in order)).is_contiguous() else None
 
 
+def _permute(value: Tensor | None, order: list[int], leading: int, trailing: int = 0) -> Any:
+    """``value`` with the dimensions between the first ``leading`` and the last ``trailing`` in ``order``."""
+    if value is None:
+        return None
+    dims = leading + len(order) + trailing
+    spread = value.reshape(*[1] * (dims - value.dim()), *value.shape)
+    return spread.permute(*range(leading), *(i + leading for i in order), *range(dims - trailing, dims))
+
+
 def run(
     engine: str,
     x: Tensor,
@@ -216,47 +219,19 @@ def run(
     Neurons do not see each other, so an input that is dense in another order of its dimensions is
     computed in that order, without a copy.
     """
-    order = _order_in_memory(x, single_step)
-    if order is None:
-        return _run(engine, x, state, parameters, dynamics, single_step, membrane)
-    first, dims = 0 if single_step else 1, len(order)
-
-    def permute(value: Tensor | None, order: list[int], leading: int, trailing: int = 0) -> Any:
-        if value is None:
-            return None
-        missing = leading + dims + trailing - value.dim()
-        spread = value.reshape(*[1] * missing, *value.shape)
-        last = range(leading + dims, leading + dims + trailing)
-        return spread.permute(*range(leading), *(i + leading for i in order), *last)
-
-    numbers = [
-        value if value is None or value.numel() == 1 else permute(value, order, 0, int(k == 0))
-        for k, value in enumerate(parameters)
-    ]
-    numbers = Parameters(*cast("list[Tensor]", numbers))
-    start = State(*(permute(value, order, 0) for value in state))
-    spikes, h, last = _run(engine, permute(x, order, first), start, numbers, dynamics, single_step, membrane)
-    back = sorted(range(dims), key=lambda i: order[i])
-    h = permute(h, back, first) if h.dim() == x.dim() else h
-    last = State(*(permute(value, back, 0) for value in last))
-    return permute(spikes, back, first), h, last
-
-
-def _run(
-    engine: str,
-    x: Tensor,
-    state: State,
-    parameters: Parameters,
-    dynamics: Dynamics,
-    single_step: bool,
-    membrane: bool,
-) -> tuple[Tensor, Tensor, State]:
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
-    step = x.shape if single_step else x.shape[1:]
-    inner, flat = _layout(parameters, step)
+    order, first = _order_in_memory(x, single_step), 0 if single_step else 1
+    if order is not None:
+        x, state = _permute(x, order, first), State(*(_permute(value, order, 0) for value in state))
+        numbers = [
+            value if value is None or value.numel() == 1 else _permute(value, order, 0, int(k == 0))
+            for k, value in enumerate(parameters)
+        ]
+        parameters = Parameters(*cast("list[Tensor]", numbers))
+    inner, flat = _layout(parameters, x.shape[first:])
     save = membrane or torch.is_grad_enabled()
-    spikes, h, last_v, last_current = torch.ops.snn_lnm.forward.default(
+    arguments = (
         x,
         state.v,
         state.current,
@@ -268,15 +243,22 @@ def _run(
         dynamics.synapse,
         _SURROGATES[type(surrogate)],
         surrogate.parameters,
-        list(dynamics.domain or ()),
+        dynamics.domain or (),
         dynamics.extension,
         dynamics.detach_reset,
         dynamics.fire_at_threshold,
         dynamics.gain_divides,
         dynamics.smooth,
         save,
-        engine,
     )
+    # A compiler needs to see the operator; else its derivative is taken here, one call through the dispatcher less.
+    call = _FORWARDS[engine] if torch.compiler.is_compiling() else partial(_forward_autograd, engine)
+    spikes, h, last_v, last_current = call(*arguments)
     if save and single_step and dynamics.state_is_membrane:
         last_v = h
-    return spikes, h, State(last_v, None if state.current is None else last_current)
+    last = State(last_v, None if state.current is None else last_current)
+    if order is None:
+        return spikes, h, last
+    back = sorted(range(len(order)), key=lambda i: order[i])
+    h = _permute(h, back, first) if save else h
+    return _permute(spikes, back, first), h, State(*(_permute(value, back, 0) for value in last))

@@ -113,10 +113,11 @@ MUTANTS = [
         "x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }",
         "at::kFloat; }",
     ),
+    ops("the currents are not recomputed for the gain", "need[3] || need[4];", "need[4];", GRADIENTS),
     ops(
         "gain and v_reset swap their gradients",
-        "of(v_reset, kMaxDegree + 2), of(gain, kMaxDegree + 3)",
-        "of(v_reset, kMaxDegree + 3), of(gain, kMaxDegree + 2)",
+        "of(2, v_reset, kMaxDegree + 2, 1), of(3, gain, kMaxDegree + 3, 1)",
+        "of(2, v_reset, kMaxDegree + 3, 1), of(3, gain, kMaxDegree + 2, 1)",
         GRADIENTS,
     ),
     ops(

@@ -36,13 +36,11 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "gradients of the parameters are not asked for",
-        "list(needs[3:_INPUTS]),",
-        "[False, *needs[4:_INPUTS]],",
+        "            needs[3:_INPUTS],",
+        "            [False, *needs[4:_INPUTS]],",
         "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck",
     ),
-    mutant(
-        "engines/op.py", "the currents are not recomputed for the gain", "needs[3] or needs[4])", "needs[4])", GRADIENTS
-    ),
+    mutant("engines/op.py", "the input is not kept for the gain", "[1 + _GAIN :]", "[2 + _GAIN :]", GRADIENTS),
     mutant(
         "engines/op.py",
         "the gradient of the last membrane is dropped",
@@ -53,22 +51,22 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the gradient of the last current is dropped",
-        "None if current is None else d_outputs[3]",
+        "None if current is None else d_last_current",
         "None",
         GRADIENTS,
     ),
     mutant(
         "engines/op.py",
         "the gradient of the membrane is dropped",
-        "d_h, d_last_v = d_outputs[1], d_outputs[2]",
-        "d_h, d_last_v = None, d_outputs[2]",
+        "d_spikes, d_h, d_last_v, d_last_current = d_outputs",
+        "d_spikes, d_h, d_last_v, d_last_current = d_outputs[0], None, *d_outputs[2:]",
         GRADIENTS,
     ),
     mutant(
         "engines/op.py",
         "second derivatives are zero instead of refused",
-        "gradients = _backward_autograd(*arguments) if torch.is_grad_enabled() else _backward_op(*arguments)",
-        "gradients = _backward_op(*arguments)",
+        "return _Once.apply(engine, *arguments)",
+        "return _Once.forward(None, engine, *arguments)",
         "tests/test_engines.py::test_second_derivative_is_refused",
     ),
     mutant(

@@ -1,9 +1,12 @@
-// The CPU kernels as PyTorch operators, snn_lnm_cpp::forward and snn_lnm_cpp::backward. Arguments are
-// those of snn_lnm::forward and snn_lnm::backward (op.py), already checked there.
+// The CPU kernels as PyTorch operators, snn_lnm::forward.cpp and snn_lnm::backward.cpp. Arguments are
+// those that op.py defines, already checked in Python.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <array>
+#include <functional>
 #include <optional>
 #include <string_view>
 #include <tuple>
@@ -176,11 +179,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
     bool single_step, std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state, bool need_parameters, bool need_currents) {
+    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
+    std::array<bool, 5> need) {
   const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
               d_last_current = contiguous(d_last_current_any), c_start = contiguous(current);
   Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
+  const bool need_parameters = std::any_of(need.begin(), need.end(), std::identity{});
+  const bool need_currents = need[3] || need[4];  // the gradients of gain and alpha are sums over them
   const Tensor x = need_currents ? x_any.contiguous() : x_any;
   const Tensor v_start = v.contiguous();
   const auto state = x.options().dtype(arithmetic(x));
@@ -196,21 +202,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
                         pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
                         pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
   });
-  const auto none = at::empty({0}, state);
-  if (!need_parameters) return {d_x, d_v, d_current, none, none, none, none, none};
-  const auto total = reduce(plan, partial);
-  auto of = [&](const Tensor& parameter, int column) { return gradient(plan, total, parameter, column, 1); };
-  return {d_x, d_v, d_current, gradient(plan, total, coefficients, 0, law.dynamics.degree + 1),
-          of(threshold, kMaxDegree + 1), of(v_reset, kMaxDegree + 2), of(gain, kMaxDegree + 3),
-          alpha ? of(*alpha, kMaxDegree + 4) : none};
+  const auto total = need_parameters ? reduce(plan, partial) : std::vector<double>{};
+  auto of = [&](int which, const Tensor& parameter, int column, int count) {
+    return need[which] ? gradient(plan, total, parameter, column, count) : at::empty({0}, state);
+  };
+  return {d_x, d_v, d_current, of(0, coefficients, 0, law.dynamics.degree + 1), of(1, threshold, kMaxDegree + 1, 1),
+          of(2, v_reset, kMaxDegree + 2, 1), of(3, gain, kMaxDegree + 3, 1),
+          of(4, alpha ? *alpha : gain, kMaxDegree + 4, 1)};
 }
 
 }  // namespace
 }  // namespace lnm
 
-TORCH_LIBRARY_IMPL(snn_lnm_cpp, CPU, m) {
-  m.impl("forward", &lnm::forward);
-  m.impl("backward", &lnm::backward);
+TORCH_LIBRARY_IMPL(snn_lnm, CPU, m) {
+  m.impl("forward.cpp", &lnm::forward);
+  m.impl("backward.cpp", &lnm::backward);
 }
 
 TORCH_LIBRARY_FRAGMENT(snn_lnm_cpp, m) {
