@@ -61,7 +61,7 @@ struct Backward {
     Vec<T> state[kTile / L];
     alignas(kVectorBytes) T buffer[kTile];
     for (int64_t t = 0; t < plan.steps; ++t) {
-      const T* x_row = x.row(t * plan.neurons + base, width, buffer);
+      const T* x_row = x.row(t * plan.neurons + base, width, t + 1 < plan.steps ? plan.neurons : 0, buffer);
       for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
         if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(current + base + j * L, n) : Vec<T>{};
         currents[t * vectors + j] = synapse(load<Vec<T>>(x_row + j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
@@ -119,7 +119,7 @@ struct Backward {
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
-        const T* d_spikes_row = d_spikes ? d_spikes.row(row, width, d_spikes_buffer) : nullptr;
+        const T* d_spikes_row = d_spikes ? d_spikes.row(row, width, t > 0 ? -plan.neurons : 0, d_spikes_buffer) : nullptr;
         const T* d_h_row = d_h ? d_h + row : nullptr;
         const T* d_last_row = t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
         const T* before_row = t > 0 ? h + row - plan.neurons : v + base;

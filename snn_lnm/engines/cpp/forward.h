@@ -44,8 +44,9 @@ struct Forward {
       });
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
-        const T* x_row = x.row(row, width, x_buffer);
-        const T* next_row = t + 1 < plan.steps && !x.converts() ? x_row + plan.neurons : x_row;
+        const int64_t next = t + 1 < plan.steps ? plan.neurons : 0;
+        const T* x_row = x.row(row, width, next, x_buffer);
+        const T* next_row = x.converts() ? x_row : x_row + next;
         T *spikes_row = spikes.row(row, spikes_buffer), *h_row = h ? h.row(row, h_buffer) : nullptr;
         T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {

@@ -54,8 +54,10 @@ inline Halves narrow(Floats value, c10::Half) {
 }
 
 template <class Half>
-void widen_row(const uint16_t* source, int64_t n, float* target) {
+void widen_row(const uint16_t* source, int64_t n, int64_t next, float* target) {
+  constexpr int64_t kLine = 64 / sizeof(Halves);  // vectors of a cache line
   for_each_vector<Floats>(n, [&](int64_t j, auto lanes) LNM_INLINE {
+    if (j % kLine == 0) __builtin_prefetch(source + next + j * kLanes<Floats>);
     Halves bits{};
     std::memcpy(&bits, source + j * kLanes<Floats>, lanes * sizeof *source);
     store(target + j * kLanes<Floats>, widen(bits, Half{}), lanes);
@@ -83,11 +85,12 @@ struct Input {
 
   explicit operator bool() const { return data; }
   bool converts() const { return storage != Storage::arithmetic; }
-  const T* row(int64_t at, int64_t n, T* buffer) const {
+  // Halves are widened into the buffer, while the row `next` elements further comes to the cache.
+  const T* row(int64_t at, int64_t n, int64_t next, T* buffer) const {
     if constexpr (std::is_same_v<T, float>) {
       const auto* halves = static_cast<const uint16_t*>(data) + at;
-      if (storage == Storage::bfloat16) return widen_row<c10::BFloat16>(halves, n, buffer), buffer;
-      if (storage == Storage::half) return widen_row<c10::Half>(halves, n, buffer), buffer;
+      if (storage == Storage::bfloat16) return widen_row<c10::BFloat16>(halves, n, next, buffer), buffer;
+      if (storage == Storage::half) return widen_row<c10::Half>(halves, n, next, buffer), buffer;
     }
     return static_cast<const T*>(data) + at;
   }
