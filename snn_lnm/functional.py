@@ -19,6 +19,7 @@ from snn_lnm.parameters import (
     check_input,
     check_state,
 )
+from snn_lnm.recompute import check_recompute, recomputing
 
 __all__ = ["Output", "currents", "lnm", "run"]
 
@@ -47,6 +48,7 @@ def lnm(
     alpha: Tensor | float | None = None,
     state: State | None = None,
     backend: engines.Backend = "auto",
+    recompute: int | None = None,
     **options: Any,
 ) -> Output:
     """Run the learnable neuron over a whole sequence, differentiably.
@@ -64,6 +66,9 @@ def lnm(
         state: where to start, :class:`State` of `[B, ...]` tensors; None means zeros.
         backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``; the choice never changes a bit
             of spikes and membranes.
+        recompute: K, to keep the states of every K-th step for the backward pass and to compute the
+            membranes between them again, from the input, which is kept. Same bits of spikes and states,
+            the same gradients but for the order of their sums; the membrane is then not asked for (`[0]`).
         **options: the fields of :class:`snn_lnm.parameters.Dynamics`: ``charge``, ``reset``,
             ``detach_reset``, ``fire_at_threshold``, ``synapse``, ``surrogate``, ``domain`` (None here:
             the bare polynomial), ``extension``, ``gain_divides``, ``smooth``.
@@ -89,7 +94,8 @@ def lnm(
         as_parameter("gain", gain, x),
         None if alpha is None else as_parameter("alpha", alpha, x),
     )
-    return run(x, state, parameters, Dynamics(**options), backend=backend)
+    dynamics, membrane = Dynamics(**options), recompute is None
+    return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, recompute=recompute)
 
 
 def run(
@@ -101,13 +107,16 @@ def run(
     backend: engines.Backend = "auto",
     single_step: bool = False,
     membrane: bool = True,
+    recompute: int | None = None,
 ) -> Output:
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
-    ``membrane``, an engine that need not keep it for the backward pass may leave it empty, `[0]`.
+    ``membrane``, an engine that need not keep it for the backward pass may leave it empty, `[0]`; only
+    then, and over a sequence, ``recompute`` has something to spare.
     """
     check_input(x)
+    check_recompute(recompute)
     step = x.shape if single_step else x.shape[1:]
     if parameters.coefficients.dim() < 1:
         raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
@@ -134,6 +143,8 @@ def run(
     if not single_step and x.shape[0] == 0:
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     engine = engines.choose(x, parameters, dynamics, backend)
+    if recompute is not None and not single_step and not membrane and torch.is_grad_enabled():
+        engine = recomputing(engine, recompute)
     return Output(*engine(x, start, parameters, dynamics, single_step, membrane))
 
 

@@ -23,19 +23,24 @@ from snn_lnm.parameters import (
     check_finite,
     default_domain,
 )
+from snn_lnm.recompute import check_recompute
 from snn_lnm.surrogate import Spike
 
-__all__ = ["LNM", "HasDynamics", "KeepsDomain"]
+__all__ = ["LNM", "HasDynamics", "LearnableNeuron"]
 
 Domain = tuple[float, float] | None | Literal["auto"]
 
 
-class KeepsDomain(nn.Module):
-    """Mixin: checkpoints carry the domain, which belongs to the learned f as its coefficients do.
+class LearnableNeuron(nn.Module):
+    """Mixin of all our neurons: checkpoints carry the domain, which belongs to the learned f as its coefficients do.
 
     It is the module's extra state, a float64 tensor `[lo, hi]` (`[-inf, inf]` for no domain), so that
     ``module.half()`` does not round it. Checkpoints without it leave the domain as it is.
+
+    ``recompute``, None or K, is what :func:`snn_lnm.functional.lnm` says of it; set it as an attribute.
     """
+
+    recompute: int | None = None
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64, device="cpu")
@@ -49,7 +54,7 @@ class KeepsDomain(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
 
-class HasDynamics(KeepsDomain):
+class HasDynamics(LearnableNeuron):
     """Mixin: the options of the law in one place, the domain among them."""
 
     dynamics: Dynamics
@@ -85,6 +90,7 @@ class LNM(HasDynamics):
         learn_coefficients, learn_threshold, learn_gain, learn_alpha: what is an ``nn.Parameter``; the
             rest are buffers.
         backend: ``"auto"``, ``"reference"``, ``"cpp"``, ``"triton"``.
+        recompute: K, to keep every K-th state for the backward pass only; see :func:`snn_lnm.functional.lnm`.
 
     Shapes: input `[T, B, ...]` (``step``: `[B, ...]`), spikes the same, state `[B, ...]`. Dtypes:
     float64, float32, bfloat16, float16; half inputs are computed in float32.
@@ -126,6 +132,7 @@ class LNM(HasDynamics):
         learn_gain: bool = False,
         learn_alpha: bool = False,
         backend: engines.Backend = "auto",
+        recompute: int | None = None,
     ) -> None:
         super().__init__()
         if coefficients is None:
@@ -144,6 +151,8 @@ class LNM(HasDynamics):
         )
         engines.check_name(backend)
         self.backend: engines.Backend = backend
+        check_recompute(recompute)
+        self.recompute = recompute
         self._add("coefficients", start, learn_coefficients)
         self._add("threshold", _number("threshold", threshold), learn_threshold)
         self._add("v_reset", _number("v_reset", v_reset), False)
@@ -234,6 +243,7 @@ class LNM(HasDynamics):
             backend=self.backend,
             single_step=single_step,
             membrane=return_membrane,
+            recompute=self.recompute,
         )
         return (out.spikes, out.state, out.membrane) if return_membrane else (out.spikes, out.state)
 

@@ -187,7 +187,8 @@ def fuse(cell: LNMCell, call: Call) -> Callable[..., Any]:
         raise CannotFuse("its state is used at every step, not only returned")
 
     def run(x: Tensor, state: Any) -> Any:
-        return advance(x, cell._start(x[0], state), cell.p, cell.dt, cell.dynamics, cell.backend)
+        start = cell._start(x[0], state)
+        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, recompute=cell.recompute)
 
     return run
 

@@ -185,6 +185,7 @@ class LNM(RegisteredNeuron, SNN):
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state = self._start(input_tensor, state)
         options: dict[str, Any] = {"backend": self.backend, "record_states": self.record_states}
+        options["recompute"] = self.recompute
         return advance(input_tensor, state, self.p, self.dt, self.dynamics, **options)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
-from snn_lnm.neuron import Domain, KeepsDomain
+from snn_lnm.neuron import Domain, LearnableNeuron
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Dynamics,
@@ -74,7 +74,7 @@ class Law(NamedTuple):
     dynamics: Dynamics
 
 
-class PolynomialNeuron(KeepsDomain, snntorch.LIF):
+class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     """Mixin over a snnTorch neuron. ``STATES`` names its state tensors, the membrane last."""
 
     STATES: ClassVar[tuple[str, ...]] = ("mem",)
@@ -224,7 +224,7 @@ class PolynomialNeuron(KeepsDomain, snntorch.LIF):
         start = State(v, *current)
         law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": membrane}
-        return functional.run(x, *law, **options), law
+        return functional.run(x, *law, recompute=self.recompute, **options), law
 
     def _graded(self, spikes: Tensor) -> Tensor:
         return spikes if self._is_ungraded() else (spikes * self.graded_spikes_factor).to(spikes.dtype)

@@ -10,7 +10,7 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, fx, nn
 
 from snn_lnm import engines, functional, reference
-from snn_lnm.neuron import Domain, KeepsDomain
+from snn_lnm.neuron import Domain, LearnableNeuron
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Charge,
@@ -31,7 +31,7 @@ __all__ = ["LNMNode"]
 Values = tuple[object, ...]
 
 
-class LNMNode(KeepsDomain, neuron.BaseNode):
+class LNMNode(LearnableNeuron, neuron.BaseNode):
     """A SpikingJelly neuron whose leak is a learned polynomial ``f(v) = Σ θ_k v^k``.
 
     ``h[t] = v[t-1] + (f(v[t-1]) + x[t]) / τ`` (``decay_input``), ``h[t] = v[t-1] + f(v[t-1]) / τ + x[t]``
@@ -176,7 +176,7 @@ class LNMNode(KeepsDomain, neuron.BaseNode):
         """Spikes, the last membrane after the reset and, on request, that of every step."""
         numbers, dynamics = self._numbers(x, x.dim() - (not single_step)), self._dynamics()
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": store_v_seq}
-        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, **options)
+        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, recompute=self.recompute, **options)
         v_seq = None
         if store_v_seq:
             v_seq = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)

@@ -82,7 +82,7 @@ MUTANTS = [
         "(many ? neuron / plan.inner : 0) * stride",
         "(many ? (neuron / plan.inner) % std::max<int64_t>(1, plan.groups - 1) : 0) * stride",
     ),
-    kernels("every degree has a domain", "d.bounded = USUAL.degree > 1", "d.bounded = true"),
+    kernels("the first kernel serves all options", "!run && d == specialise<usual[I]>(d)", "!run"),
     kernels(
         "the start is not reset",
         "if (d.state_is_membrane()) state[j] = after_reset",
