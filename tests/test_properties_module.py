@@ -80,20 +80,28 @@ def test_inputs_are_never_written(dtype):
     assert torch.equal(x, kept[0]) and torch.equal(state.v, kept[1])
 
 
+def in_another_order(value):
+    """The same numbers, the last two dimensions exchanged in memory."""
+    return value.detach().transpose(-1, -2).contiguous().transpose(-1, -2).requires_grad_(value.requires_grad)
+
+
+@pytest.mark.parametrize("odd", ["x", "v", "current", "gradients", "all"])
 @pytest.mark.parametrize("backend", ["reference", "cpp"])
-def test_gradients_of_any_strides(backend):
-    """Inputs, states and incoming gradients may lie in memory in any order."""
+def test_gradients_of_any_strides(backend, odd):
+    """Inputs, states and incoming gradients may lie in memory in any order, each in its own."""
     found = []
-    for last in (False, True):
+    for exchanged in ((), ("x", "v", "current", "gradients") if odd == "all" else (odd,)):
         torch.manual_seed(3)
-
-        def lies(*shape, last=last):
-            value = torch.randn(shape)
-            return value.transpose(-1, -2).contiguous().transpose(-1, -2) if last else value
-
-        leaves = [lies(4, 2, 3).requires_grad_(), lies(2, 3).requires_grad_(), lies(2, 3).requires_grad_()]
-        neuron = LNM(charge="map", alpha=0.5, backend=backend)
-        spikes, end, h = neuron(leaves[0], State(*leaves[1:]), return_membrane=True)
+        neuron = LNM(coefficients=torch.tensor([0.1, 0.9, -0.2, 0.1]), charge="map", alpha=0.5, backend=backend)
+        leaves = {name: torch.randn(shape).requires_grad_() for name, shape in
+                  (("x", (4, 2, 3)), ("v", (2, 3)), ("current", (2, 3)))}  # fmt: skip
+        leaves = {name: in_another_order(leaf) if name in exchanged else leaf for name, leaf in leaves.items()}
+        x, *start = leaves.values()
+        spikes, end, h = neuron(x, State(*start), return_membrane=True)
         outputs = [spikes, h, *end]
-        found.append(torch.autograd.grad(outputs, leaves, [lies(*value.shape) for value in outputs]))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        weights = [torch.randn(value.shape) for value in outputs]
+        weights = [in_another_order(weight) for weight in weights] if "gradients" in exchanged else weights
+        found.append(torch.autograd.grad(outputs, [x, *start, neuron.coefficients], weights))
+    (*ours, d_theta), (*law, true) = found
+    assert all(torch.equal(a, b) for a, b in zip(ours, law, strict=True))
+    torch.testing.assert_close(d_theta, true)  # the reference adds in the order of the memory
