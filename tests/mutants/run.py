@@ -66,6 +66,8 @@ def copy_tree(folder: Path) -> Path:
 
 def import_frameworks() -> None:
     """What every child needs, but nothing of this repository."""
+    if not importlib.import_module("torch").cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # as conftest.py does; read when Triton is first imported, here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in ("hypothesis.strategies", "torch._dynamo", "norse.torch", "snntorch.functional",
