@@ -202,14 +202,14 @@ class Rectangle(Surrogate):
         return z * inside + 0.5 * (z >= 0.5).to(u.dtype) - 0.5 * (z <= -0.5).to(u.dtype) + 0.5
 
 
-_BY_NAME: dict[str, type[Surrogate]] = {
+BY_NAME: dict[str, type[Surrogate]] = {
     kind.name: kind for kind in (ATan, FastSigmoid, Sigmoid, Triangle, Rectangle, SuperSpike)
 }
 
 
 def available() -> list[str]:
     """Names that :func:`get` accepts."""
-    return list(_BY_NAME)
+    return list(BY_NAME)
 
 
 def get(surrogate: str | Spike) -> Spike:
@@ -220,12 +220,12 @@ def get(surrogate: str | Spike) -> Spike:
         TypeError: neither a name, nor a surrogate, nor a callable.
     """
     if isinstance(surrogate, str):
-        if surrogate not in _BY_NAME:
+        if surrogate not in BY_NAME:
             raise ValueError(
-                f"unknown surrogate {surrogate!r}: expected one of {', '.join(_BY_NAME)}, "
+                f"unknown surrogate {surrogate!r}: expected one of {', '.join(BY_NAME)}, "
                 "a snn_lnm.surrogate instance, or a differentiable callable u -> spikes."
             )
-        return _BY_NAME[surrogate]()
+        return BY_NAME[surrogate]()
     if isinstance(surrogate, type) or not callable(surrogate):
         raise TypeError(
             f"surrogate must be a name, an instance (for example snn_lnm.surrogate.ATan(2.0)) or a "

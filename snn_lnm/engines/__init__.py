@@ -16,11 +16,11 @@ from torch import Tensor
 from snn_lnm import reference
 from snn_lnm.engines import cpp, op, triton
 from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
-from snn_lnm.surrogate import _BY_NAME
+from snn_lnm.surrogate import BY_NAME
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
 _NAMES = get_args(Backend)
-_COMPILED = tuple(_BY_NAME.values())  # surrogates
+_COMPILED = tuple(BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
@@ -59,7 +59,7 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     if type(dynamics.surrogate) not in _COMPILED:
         return (
             f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
-            f"can differentiate it (compiled: {', '.join(_BY_NAME)})."
+            f"can differentiate it (compiled: {', '.join(BY_NAME)})."
         )
     if backend == "triton":
         return triton.obstacle(device, dynamics.surrogate, dynamics.smooth)

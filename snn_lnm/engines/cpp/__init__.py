@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from snn_lnm.surrogate import _BY_NAME
+from snn_lnm.surrogate import BY_NAME
 
 __all__ = ["empty_cache", "load", "memory", "obstacle", "surrogate_header"]
 
@@ -104,10 +104,10 @@ def _code(value: object) -> str:
 
 def surrogate_header() -> str:
     """C++ for the derivative and the primitive of every built-in surrogate."""
-    longest = max(len(kind().parameters) for kind in _BY_NAME.values())
+    longest = max(len(kind().parameters) for kind in BY_NAME.values())
     lines = ["#pragma once", '#include "vec.h"', "namespace lnm {"]
     lines.append(f"constexpr int kMaxSurrogateParameters = {longest};")
-    kinds = list(_BY_NAME.values())
+    kinds = list(BY_NAME.values())
     same = [next(i for i, k in enumerate(kinds) if k.derivative is kind.derivative) for kind in kinds]
     lines.append(f"constexpr int kSameFormula[] = {{{', '.join(map(str, same))}}};")
     for function in ("derivative", "primitive"):
