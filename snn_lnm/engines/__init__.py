@@ -36,7 +36,7 @@ _warned: set[str] = set()
 
 def _transformed() -> bool:
     """Within `torch.func.grad`, `vmap` and the like, where tensors may have no values to look at."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] - no public one
 
 
 def _run_reference(
@@ -103,7 +103,8 @@ def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backe
 def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
     """Which engine ``backend="auto"`` takes for the input ``x``, and why not the faster ones."""
     dynamics = dynamics or Dynamics()
-    lines, chosen = [], None
+    lines: list[str] = []
+    chosen = None
     preferred = _OF_DEVICE.get(x.device.type)
     for name in ("triton", "cpp", "reference"):
         obstacle = _obstacle(name, x.device, dynamics)

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +158,7 @@ def _register() -> str | None:
     sources = [path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))]
     identity = "\n".join([*sources, header, *flags, torch.__version__, platform.machine()])
     name = f"snn_lnm_cpp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    folder = Path(cpp_extension._get_build_directory(name, verbose=False))
+    folder = Path(cpp_extension._get_build_directory(name, verbose=False))  # pyright: ignore[reportPrivateUsage] - no public one
     library = folder / f"{name}.so"
     if not library.exists():
         missing = _missing_tool()
@@ -185,7 +185,7 @@ def _missing_tool() -> str | None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Generator[None]:
     """One process at a time, so that those that start together build once.
 
     The system gives the lock back when its holder dies. (A lock that is a file's existence, PyTorch's

@@ -319,7 +319,8 @@ def prepare_backward(
         if partial is None:
             return (*given, *(nothing.clone() for _ in needs))
         sums = partial.view(geometry.chunks, law.groups, -1, partial.shape[-1]).sum((0, 2))
-        gradients, column = [], 0
+        gradients: list[Tensor] = []
+        column = 0
         for number, need, many in zip(law[:5], needs, law.many, strict=True):
             if number is None or not need:
                 gradients.append(nothing.clone())

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -174,7 +174,8 @@ def compile_for(launch: Launch, target: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature, attributes = {}, {}
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int], list[list[Any]]] = {}
     constants = dict(launch.constants)
     for index, (name, value) in enumerate(zip(launch.kernel.arg_names, launch.arguments, strict=False)):
         if value is None:
@@ -186,7 +187,7 @@ def compile_for(launch: Launch, target: str) -> Any:
     signature |= dict.fromkeys(launch.constants, "constexpr")
     source = ASTSource(launch.kernel, signature, constants, attributes)
     options = engine.launch_options(TARGETS[target][2])
-    return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    return cast(Any, triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options))
 
 
 def step_bytes(ttgir: str, conditional: bool = True) -> int:
