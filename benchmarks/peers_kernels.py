@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 from unittest.mock import patch
@@ -49,7 +49,7 @@ class Neuron:
 
 
 @contextlib.contextmanager
-def fake_gpu() -> Iterator[None]:
+def fake_gpu() -> Generator[None]:
     """CUDA tensors that hold nothing."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -6,11 +6,11 @@ import copy
 import statistics
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import snntorch as snn
@@ -27,6 +27,7 @@ from snn_lnm.swap import swap
 __all__ = ["Digits", "Net", "load", "run"]
 
 STEPS, BATCH, BETA, CLASSES = 25, 128, 0.9, 10
+Array = np.ndarray[Any, Any]
 
 
 class Net(nn.Module):
@@ -42,7 +43,8 @@ class Net(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mem1 = self.lif1.init_leaky()
         mem2 = self.lif2.init_leaky()
-        spk2_rec, mem2_rec = [], []
+        spk2_rec: list[Tensor] = []
+        mem2_rec: list[Tensor] = []
         for step in range(x.size(0)):
             cur1 = self.fc1(x[step])
             spk1, mem1 = self.lif1(cur1, mem1)
@@ -73,7 +75,7 @@ def load(path: Path | None, seed: int) -> Digits:
         ValueError: the file holds something else.
         OSError: it cannot be read.
     """
-    images, labels = load_digits(return_X_y=True) if path is None else _read(path)
+    images, labels = cast(tuple[Array, Array], load_digits(return_X_y=True)) if path is None else _read(path)
     x = torch.from_numpy(images.reshape(len(images), 64).astype(np.float32))
     y = torch.from_numpy(labels.astype(np.int64))
     torch.manual_seed(seed)
@@ -84,11 +86,11 @@ def load(path: Path | None, seed: int) -> Digits:
     return Digits(spikes[:, :split], y[:split], spikes[:, split:], y[split:])
 
 
-def _read(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _read(path: Path) -> tuple[Array, Array]:
     try:
         with path.open("rb") as stream:  # np.load itself leaves a damaged file open
             file = np.load(stream)
-            arrays = dict(file) if isinstance(file, np.lib.npyio.NpzFile) else {}
+            arrays: dict[str, Array] = dict(file) if isinstance(cast(object, file), np.lib.npyio.NpzFile) else {}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a readable .npz file of plain arrays: {error}") from None
     if not {"x", "y"} <= set(arrays):
@@ -109,7 +111,7 @@ NEURONS = (snn.Leaky, LIFCell, LNMCell)  # a swapped Leaky still is one
 
 
 @contextmanager
-def recording(net: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def recording(net: nn.Module) -> Generator[list[tuple[Tensor, Tensor]]]:
     """The `(spikes, membrane)` of every neuron layer at every step while the context is open."""
     record: list[tuple[Tensor, Tensor]] = []
 
@@ -143,8 +145,8 @@ class Training:
     bar: Any
     generator: torch.Generator
     learning_rate: float
-    accuracy: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list[float])
+    seconds: list[float] = field(default_factory=list[float])
     spikes: float = 0.0
 
     def __post_init__(self) -> None:
@@ -153,7 +155,8 @@ class Training:
     def epoch(self, digits: Digits) -> None:
         """Cross-entropy of the output membrane at every step, as in snnTorch's tutorial 5."""
         start = time.perf_counter()
-        for batch in torch.randperm(len(digits.train_y), generator=self.generator).split(BATCH):
+        order = torch.randperm(len(digits.train_y), generator=self.generator)
+        for batch in cast("tuple[Tensor, ...]", order.split(BATCH)):
             _, membranes = self.net(digits.train_x[:, batch])
             loss = nn.functional.cross_entropy(membranes.flatten(0, 1), digits.train_y[batch].repeat(STEPS))
             self.optimizer.zero_grad()
@@ -210,7 +213,8 @@ def run(digits: Digits, epochs: int, seed: int, degree: int, figure: Path) -> in
             return 1
         curves[example.framework] = {t.name: t.accuracy for t in trainings}
         if example.build is Net:
-            layers = {name: m for name, m in trainings[1].net.named_modules() if isinstance(m, snn.Leaky)}
+            named = cast("Iterable[tuple[str, nn.Module]]", trainings[1].net.named_modules())
+            layers = {name: m for name, m in named if isinstance(m, snn.Leaky)}
     demo_figure(figure, curves, layers, BETA)
     print(f"Figure: {figure}")
     return 0

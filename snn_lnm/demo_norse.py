@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +36,9 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The output voltages of every step, twice: they are what is counted and what is trained."""
-        images = x.unflatten(-1, (1, 8, 8)).repeat_interleave(2, -1).repeat_interleave(2, -2)
-        state, voltages = None, []
+        images = cast(Tensor, x.unflatten(-1, (1, 8, 8)).repeat_interleave(2, -1).repeat_interleave(2, -2))
+        state = None
+        voltages: list[Tensor] = []
         for image in images.unbind(0):
             voltage, state = self.layers(20 * image, state)
             voltages.append(voltage)

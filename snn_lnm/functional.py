@@ -152,7 +152,8 @@ def currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -
     """The synaptic state after every step of ``x``, `[T, B, ...]`; None without a synapse."""
     if start.current is None:
         return None
-    current, found = start.current, []
+    current = start.current
+    found: list[Tensor] = []
     for x_t in x.to(current.dtype).unbind(0):
         _, following = reference.synapse(x_t, current, numbers, dynamics)
         assert following is not None

@@ -46,7 +46,7 @@ class LearnableNeuron(nn.Module):
         return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64, device="cpu")
 
     def set_extra_state(self, state: Tensor) -> None:
-        lo, hi = state.tolist()
+        lo, hi = cast("list[float]", state.tolist())
         cast(Any, self).domain = None if math.isinf(hi) else (lo, hi)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
@@ -172,7 +172,8 @@ class LNM(HasDynamics):
     @classmethod
     def if_(cls, **options: Any) -> LNM:
         """Integrate-and-fire: ``h = v + x``; map form, θ = (0, 1)."""
-        return cls(coefficients=torch.tensor([0.0, 1.0]), **{"charge": "map", **options})
+        options = {"charge": "map", **options}
+        return cls(coefficients=torch.tensor([0.0, 1.0]), **options)
 
     @classmethod
     def lif(cls, beta: Tensor | float = 0.9, *, degree: int = 1, learn: bool = True, **options: Any) -> LNM:
@@ -186,7 +187,8 @@ class LNM(HasDynamics):
         beta = _number("beta", beta)
         theta = torch.zeros(*beta.shape, degree + 1, dtype=beta.dtype, device=beta.device)
         theta[..., 1] = beta
-        return cls(coefficients=theta, **{"charge": "map", "learn_coefficients": learn, **options})
+        options = {"charge": "map", "learn_coefficients": learn, **options}
+        return cls(coefficients=theta, **options)
 
     @classmethod
     def plif(cls, beta: Tensor | float = 0.9, **options: Any) -> LNM:
@@ -206,7 +208,8 @@ class LNM(HasDynamics):
         """
         theta = torch.tensor([a * u1 * u2, 1 - a * (u1 + u2), a], dtype=torch.float64)
         theta = theta.to(options.pop("dtype", torch.get_default_dtype()))
-        return cls(coefficients=theta, **{"charge": "map", "learn_coefficients": learn, **options})
+        options = {"charge": "map", "learn_coefficients": learn, **options}
+        return cls(coefficients=theta, **options)
 
     # Use.
 

@@ -44,7 +44,7 @@ class State(NamedTuple):
 
 
 # An exported model that returns states can be saved only with a name for them.
-pytree._register_namedtuple(State, serialized_type_name="snn_lnm.State")
+pytree._register_namedtuple(State, serialized_type_name="snn_lnm.State")  # pyright: ignore[reportPrivateUsage] - torch has no public one
 
 
 class Parameters(NamedTuple):
@@ -138,7 +138,7 @@ class Dynamics:
         return self.reset in ("none", "soft_next", "hard_next")
 
 
-def check_degree(degree: int) -> int:
+def check_degree(degree: object) -> int:
     """``degree`` itself, if it is an integer in 0..8."""
     if isinstance(degree, bool) or not isinstance(degree, int):
         raise TypeError(f"degree must be an int, got {degree!r}.")
@@ -240,7 +240,7 @@ def from_the_right(value: Tensor, dims: int, trailing: int = 0) -> Tensor:
     return value
 
 
-def as_parameter(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+def as_parameter(name: str, value: object, like: Tensor) -> Tensor:
     """``value`` as a tensor of the arithmetic dtype on the input's device.
 
     Numbers are converted. Tensors must already have the arithmetic dtype of the input ``like``

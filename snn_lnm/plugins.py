@@ -102,11 +102,11 @@ class Adapter:
     native: type[nn.Module] | tuple[type[nn.Module], ...]
     swapped: tuple[type[nn.Module], ...]
     replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
-    restore: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] = field(default_factory=dict)
+    restore: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] = field(default_factory=dict[Any, Any])
     release: Callable[[nn.Module], None] = _keep
-    fuse: Mapping[type[nn.Module], Callable[[Any, Call], Callable[..., Any]]] = field(default_factory=dict)
+    fuse: Mapping[type[nn.Module], Callable[[Any, Call], Callable[..., Any]]] = field(default_factory=dict[Any, Any])
     layer: Callable[[nn.Module], type[nn.Module] | None] = _no_layer
-    step: Mapping[type[nn.Module], Callable[..., Any]] = field(default_factory=dict)
+    step: Mapping[type[nn.Module], Callable[..., Any]] = field(default_factory=dict[Any, Any])
 
 
 class AdapterInfo(NamedTuple):
@@ -179,7 +179,7 @@ def _disabled() -> set[str]:
 
 def available_adapters() -> list[AdapterInfo]:
     """Every installed adapter, sorted by name, without importing any framework."""
-    rows = []
+    rows: list[AdapterInfo] = []
     for entry in _entry_points():
         framework = _framework(entry)
         version = framework.version if framework is not None else ""
@@ -195,7 +195,7 @@ def available_adapters() -> list[AdapterInfo]:
 
 def loaded_adapters() -> list[Adapter]:
     """The adapters of the frameworks that this process has imported; others cannot have neurons here."""
-    adapters = []
+    adapters: list[Adapter] = []
     for entry in _entry_points():
         if entry.name not in sys.modules or entry.name in _disabled():
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,14 +47,15 @@ class QIF(LNM):
         **options: Any,
     ) -> None:
         given = {"a": a, "u1": u1, "u2": u2}
-        numbers = torch.broadcast_tensors(*(torch.as_tensor(value).detach() for value in given.values()))
+        tensors = (torch.as_tensor(value).detach() for value in given.values())
+        numbers = cast("tuple[Tensor, ...]", torch.broadcast_tensors(*tensors))
         factors = [
             check_finite(name, value if value.is_floating_point() else value.float())
             for name, value in zip(given, numbers, strict=True)
         ]
         window = isinstance(surrogate, str) and surrogate == "window"
-        start = {"coefficients": coefficients_of(*factors), "surrogate": "rectangle" if window else surrogate}
-        super().__init__(**start, **{"charge": "map", **options})
+        options = {"charge": "map", "surrogate": "rectangle" if window else surrogate, **options}
+        super().__init__(coefficients=coefficients_of(*factors), **options)
         for name, value in zip(given, factors, strict=True):
             self._add(name, value.clone(), learn)
         if window:

@@ -155,7 +155,8 @@ def scan(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) ->
     and states in the arithmetic dtype.
     """
     arithmetic = STATE_DTYPE[x.dtype]
-    spikes, h = [], []
+    spikes: list[Tensor] = []
+    h: list[Tensor] = []
     for x_t in x.to(arithmetic).unbind(0):
         s_t, h_t, state = step(x_t, state, parameters, dynamics)
         spikes.append(s_t)

@@ -6,6 +6,9 @@ both, once, in operations that PyTorch tensors, Triton tensors and the C++ gener
 (arithmetic, comparisons, ``.abs()``, ``.sigmoid()``, ``.to()``): no engine holds a copy of a formula.
 """
 
+# pyright: reportTypeCommentUsage=false
+# The formulas' types are comments: Triton compiles their source, and would look an annotation's names up.
+
 from __future__ import annotations
 
 import math
@@ -98,12 +101,12 @@ class ATan(Surrogate):
     name: ClassVar[str] = "atan"
 
     @staticmethod
-    def derivative(u, alpha):
+    def derivative(u, alpha):  # type: (Tensor, float) -> Tensor
         z = (1.5707963267948966 * alpha) * u
         return (alpha / 2) / (1 + z * z)
 
     @staticmethod
-    def primitive(u, alpha):
+    def primitive(u, alpha):  # type: (Tensor, float) -> Tensor
         return ((1.5707963267948966 * alpha) * u).atan() / 3.141592653589793 + 0.5
 
 
@@ -118,12 +121,12 @@ class FastSigmoid(Surrogate):
     name: ClassVar[str] = "fast_sigmoid"
 
     @staticmethod
-    def derivative(u, slope):
+    def derivative(u, slope):  # type: (Tensor, float) -> Tensor
         z = slope * u.abs() + 1
         return 1 / (z * z)
 
     @staticmethod
-    def primitive(u, slope):
+    def primitive(u, slope):  # type: (Tensor, float) -> Tensor
         return u / (slope * u.abs() + 1) + 0.5
 
 
@@ -147,12 +150,12 @@ class Sigmoid(Surrogate):
     name: ClassVar[str] = "sigmoid"
 
     @staticmethod
-    def derivative(u, slope):
+    def derivative(u, slope):  # type: (Tensor, float) -> Tensor
         p = (slope * u).sigmoid()
         return slope * p * (1 - p)
 
     @staticmethod
-    def primitive(u, slope):
+    def primitive(u, slope):  # type: (Tensor, float) -> Tensor
         return (slope * u).sigmoid()
 
 
@@ -168,12 +171,12 @@ class Triangle(Surrogate):
     name: ClassVar[str] = "triangle"
 
     @staticmethod
-    def derivative(u, width, area):
+    def derivative(u, width, area):  # type: (Tensor, float, float) -> Tensor
         z = u.abs() / width
         return (1 - z) * (z < 1).to(u.dtype) * (area / width)
 
     @staticmethod
-    def primitive(u, width, area):
+    def primitive(u, width, area):  # type: (Tensor, float, float) -> Tensor
         # Inside: A·(1/2 + z - z|z|/2); outside z is held at ±1, written without a clamp.
         z = u / width
         inside = (z.abs() < 1).to(u.dtype)
@@ -192,24 +195,24 @@ class Rectangle(Surrogate):
     name: ClassVar[str] = "rectangle"
 
     @staticmethod
-    def derivative(u, width):
+    def derivative(u, width):  # type: (Tensor, float) -> Tensor
         return (u.abs() < width / 2).to(u.dtype) / width
 
     @staticmethod
-    def primitive(u, width):
+    def primitive(u, width):  # type: (Tensor, float) -> Tensor
         z = u / width
         inside = (z.abs() < 0.5).to(u.dtype)
         return z * inside + 0.5 * (z >= 0.5).to(u.dtype) - 0.5 * (z <= -0.5).to(u.dtype) + 0.5
 
 
-_BY_NAME: dict[str, type[Surrogate]] = {
+BY_NAME: dict[str, type[Surrogate]] = {
     kind.name: kind for kind in (ATan, FastSigmoid, Sigmoid, Triangle, Rectangle, SuperSpike)
 }
 
 
 def available() -> list[str]:
     """Names that :func:`get` accepts."""
-    return list(_BY_NAME)
+    return list(BY_NAME)
 
 
 def get(surrogate: str | Spike) -> Spike:
@@ -220,12 +223,12 @@ def get(surrogate: str | Spike) -> Spike:
         TypeError: neither a name, nor a surrogate, nor a callable.
     """
     if isinstance(surrogate, str):
-        if surrogate not in _BY_NAME:
+        if surrogate not in BY_NAME:
             raise ValueError(
-                f"unknown surrogate {surrogate!r}: expected one of {', '.join(_BY_NAME)}, "
+                f"unknown surrogate {surrogate!r}: expected one of {', '.join(BY_NAME)}, "
                 "a snn_lnm.surrogate instance, or a differentiable callable u -> spikes."
             )
-        return _BY_NAME[surrogate]()
+        return BY_NAME[surrogate]()
     if isinstance(surrogate, type) or not callable(surrogate):
         raise TypeError(
             f"surrogate must be a name, an instance (for example snn_lnm.surrogate.ATan(2.0)) or a "

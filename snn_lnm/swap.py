@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, TypeVar, cast, get_args
 
@@ -149,9 +149,11 @@ def _exchange(
         raise TypeError(f"a torch.nn.Module is needed, got {type(model).__name__}.")
     adapters = loaded_adapters()
     replacements: dict[int, nn.Module] = {}
-    releases, rows = [], []
+    releases: list[tuple[Callable[[nn.Module], None], nn.Module]] = []
+    rows: list[SwapRow] = []
     devices = {tensor.device for tensor in _tensors(model)}
-    for path, module in model.named_modules(remove_duplicate=False):
+    named = cast("Iterable[tuple[str, nn.Module]]", model.named_modules(remove_duplicate=False))
+    for path, module in named:
         adapter = next((a for a in adapters if isinstance(module, concerned(a))), None)
         if adapter is None:
             continue
@@ -176,9 +178,10 @@ def _exchange(
     if strict and report.skipped:
         raise ValueError(f"strict: some neurons cannot be swapped, nothing was changed.\n{report}")
     for parent in [*model.modules()]:
-        for name, child in parent._modules.items():
+        children = parent._modules  # pyright: ignore[reportPrivateUsage] - torch's named_children() leaves out second names
+        for name, child in children.items():
             if id(child) in replacements:
-                parent._modules[name] = replacements[id(child)]
+                children[name] = replacements[id(child)]
     for release, module in releases:
         release(module)
     return report

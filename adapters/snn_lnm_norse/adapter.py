@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import norse.torch as norse
 import torch
@@ -32,7 +32,8 @@ def _coefficients(options: SwapOptions, *lowest: Any) -> Tensor:
     """θ that starts with ``lowest``, the rest zero; each a number or a tensor of any layout."""
     if options.degree < len(lowest) - 1:
         raise CannotSwap(f"a neuron of degree {len(lowest) - 1} does not fit degree={options.degree}")
-    values = torch.broadcast_tensors(*(torch.as_tensor(value).detach() for value in lowest))
+    tensors = (torch.as_tensor(value).detach() for value in lowest)
+    values = cast("tuple[Tensor, ...]", torch.broadcast_tensors(*tensors))
     theta = torch.stack(values, -1)
     return torch.cat([theta, theta.new_zeros(*theta.shape[:-1], options.degree + 1 - len(lowest))], -1)
 
@@ -52,13 +53,13 @@ def lif_box(p: Any, options: SwapOptions) -> LNMParameters:
     if p.reset_method not in RESETS:
         raise CannotSwap(f"its reset_method {p.reset_method!r} is neither reset_value nor reset_subtract")
     bias = p.v_leak if bool(torch.as_tensor(p.v_leak).any()) else None
-    words = {"bias": bias, "v_start": p.v_leak, "reset": RESETS[p.reset_method], **_words(p)}
+    words: dict[str, Any] = {"bias": bias, "v_start": p.v_leak, "reset": RESETS[p.reset_method], **_words(p)}
     return LNMParameters(_coefficients(options, 0.0, -1.0), None, p.tau_mem_inv, domain=options.domain, **words)
 
 
 def iaf(p: Any, options: SwapOptions) -> LNMParameters:
     """``v + x``: a map with θ = (0, 1)."""
-    words = {"v_start": p.v_reset, "charge": "map", **_words(p)}
+    words: dict[str, Any] = {"v_start": p.v_reset, "charge": "map", **_words(p)}
     return LNMParameters(_coefficients(options, 0.0, 1.0), None, 1.0, domain=options.domain, **words)
 
 
@@ -187,7 +188,7 @@ def fuse(cell: LNMCell, call: Call) -> Callable[..., Any]:
         raise CannotFuse("its state is used at every step, not only returned")
 
     def run(x: Tensor, state: Any) -> Any:
-        start = cell._start(x[0], state)
+        start = cell.start_state(x[0], state)
         return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, recompute=cell.recompute)
 
     return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -237,7 +237,7 @@ def _common_shape(step: torch.Size, state: Any) -> torch.Size:
         return step
     shapes = [torch.as_tensor(value).shape for value in state]
     try:
-        return torch.broadcast_shapes(step, *shapes)
+        return cast(torch.Size, torch.broadcast_shapes(step, *shapes))
     except RuntimeError:
         named = ", ".join(f"state.{name} {[*shape]}" for name, shape in zip(state._fields, shapes, strict=True))
         raise ValueError(

@@ -101,7 +101,7 @@ class RegisteredNeuron(HasDynamics):
         v = self.v_start.detach().to(x.device, dtype).expand(shape).clone()
         return v, None if self.tau_syn_inv is None else torch.zeros_like(v)
 
-    def _start(self, input_tensor: Tensor, state: Any) -> Any:
+    def start_state(self, input_tensor: Tensor, state: Any) -> Any:
         if not isinstance(cast(object, input_tensor), Tensor):
             raise TypeError(f"the input must be a torch.Tensor, got {type(input_tensor).__name__}.")
         return self.state_fallback(input_tensor) if state is None else state
@@ -156,7 +156,7 @@ class LNMCell(RegisteredNeuron, SNNCell):
         return feed_forward_state(*self._at_rest(input_tensor.shape, input_tensor))
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        state = self._start(input_tensor, state)
+        state = self.start_state(input_tensor, state)
         return advance(input_tensor, state, self.p, self.dt, self.dynamics, self.backend, single_step=True)
 
 
@@ -183,7 +183,7 @@ class LNM(RegisteredNeuron, SNN):
         return feed_forward_state(*self._at_rest(input_tensor.shape[1:], input_tensor))
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        state = self._start(input_tensor, state)
+        state = self.start_state(input_tensor, state)
         options: dict[str, Any] = {"backend": self.backend, "record_states": self.record_states}
         options["recompute"] = self.recompute
         return advance(input_tensor, state, self.p, self.dt, self.dynamics, **options)
@@ -264,7 +264,7 @@ class LNMRecurrentCell(RecurrentNeuron, SNNRecurrentCell):
         return self._state(input_tensor.shape[:-1], input_tensor)
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        return self._step(input_tensor, self._start(input_tensor, state), self._without_autapses())
+        return self._step(input_tensor, self.start_state(input_tensor, state), self._without_autapses())
 
 
 class LNMRecurrent(RecurrentNeuron, SNNRecurrent):
@@ -285,8 +285,9 @@ class LNMRecurrent(RecurrentNeuron, SNNRecurrent):
         return self._state(input_tensor.shape[1:-1], input_tensor)
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        state, weights = self._start(input_tensor, state), self._without_autapses()
-        spikes, states = [], []
+        state, weights = self.start_state(input_tensor, state), self._without_autapses()
+        spikes: list[Tensor] = []
+        states: list[Any] = []
         for x in input_tensor.to_dense().unbind(0):
             z, state = self._step(x, state, weights)
             spikes.append(z)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import snntorch
 from torch import nn
@@ -13,6 +13,10 @@ from snn_lnm_snntorch.neurons import LNM, SynapticLNM
 from snn_lnm_snntorch.sequence import fuse
 
 
+def _is_learned(value: object) -> bool:
+    return isinstance(value, nn.Parameter)
+
+
 def _words(neuron: Any, reset: str) -> dict[str, Any]:
     """The constructor words that native and learnable neurons share, as ``neuron`` has them."""
     words = {
@@ -21,15 +25,15 @@ def _words(neuron: Any, reset: str) -> dict[str, Any]:
         "surrogate_disable": neuron.surrogate_disable,
         "init_hidden": neuron.init_hidden,
         "inhibition": neuron.inhibition,
-        "learn_threshold": isinstance(neuron.threshold, nn.Parameter),
+        "learn_threshold": _is_learned(neuron.threshold),
         "reset_mechanism": reset,
         "state_quant": neuron.state_quant,
         "output": neuron.output,
         "reset_delay": neuron.reset_delay,
     }
     if isinstance(neuron, snntorch.Synaptic):
-        return words | {"alpha": neuron.alpha.detach(), "learn_alpha": isinstance(neuron.alpha, nn.Parameter)}
-    learned = isinstance(neuron.graded_spikes_factor, nn.Parameter)
+        return words | {"alpha": neuron.alpha.detach(), "learn_alpha": _is_learned(neuron.alpha)}
+    learned = _is_learned(neuron.graded_spikes_factor)
     graded = {"graded_spikes_factor": neuron.graded_spikes_factor.detach(), "learn_graded_spikes_factor": learned}
     return words | graded
 
@@ -68,7 +72,7 @@ def learnable(old: nn.Module, options: SwapOptions) -> nn.Module:
     new = kind(
         **_words(old, _constructed_reset(old)),
         beta=old.beta,
-        learn_beta=isinstance(old.beta, nn.Parameter),
+        learn_beta=_is_learned(old.beta),
         degree=options.degree,
         learn_coefficients=options.learn_coefficients,
         domain=options.domain,
@@ -87,7 +91,7 @@ def native(new: nn.Module) -> nn.Module:
     if bool(((beta < 0) | (beta > 1)).any()):
         raise CannotSwap("snnTorch holds beta in [0, 1], and θ_1 has left that range")
     kind = snntorch.Synaptic if isinstance(new, SynapticLNM) else snntorch.Leaky
-    words = _words(new, new.reset_mechanism)
+    words = _words(new, cast(str, new.reset_mechanism))
     return _keep(new, kind(beta=beta.clone(), learn_beta=new.learn_beta, **words))
 
 

@@ -82,7 +82,7 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         self._check_call(input_, mem=mem)
-        if not self._is_fused():
+        if not self.is_fused():
             return self._in_dtype_of(input_, super().forward(input_, mem))
         out, _ = self._fused(input_, [self.mem if mem is None else mem])
         self.mem = out.state.v
@@ -152,7 +152,7 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
         self._check_call(input_, syn=syn, mem=mem)
-        if not self._is_fused():
+        if not self.is_fused():
             return self._in_dtype_of(input_, super().forward(input_, syn, mem))
         states = [self.syn if syn is None else syn, self.mem if mem is None else mem]
         out, _ = self._fused(input_, states, self.alpha.clamp(0, 1))

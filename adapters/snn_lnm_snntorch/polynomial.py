@@ -7,7 +7,7 @@ leak is replaced: the host's bits by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -91,7 +91,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         cls._customised = any(getattr(cls, name) is not getattr(ours, name) for name in HOST_STEPS)
 
     @contextmanager
-    def _construction(self) -> Iterator[None]:
+    def _construction(self) -> Generator[None]:
         """Registered weakly if all goes well, not at all if not: the host registers first, then checks."""
         try:
             yield
@@ -174,16 +174,15 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         return theta[..., 1]
 
     def _dynamics(self) -> Dynamics:
-        key = (self.reset_mechanism, self.spike_grad, self.domain)
+        reset = cast(str, self.reset_mechanism)
+        key = (reset, self.spike_grad, self.domain)
         cached = self.__dict__.get("_cached_dynamics")
         if cached is None or cached[0] != key:
-            dynamics = Dynamics(
-                "map", RESETS[self.reset_mechanism], surrogate=recover(self.spike_grad), domain=self.domain
-            )
+            dynamics = Dynamics("map", RESETS[reset], surrogate=recover(self.spike_grad), domain=self.domain)
             self.__dict__["_cached_dynamics"] = cached = (key, dynamics)
         return cached[1]
 
-    def _is_fused(self) -> bool:
+    def is_fused(self) -> bool:
         return bool(
             self.reset_delay
             and not self.inhibition
@@ -302,7 +301,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     def extra_repr(self) -> str:
         layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]
         surrogate = self._dynamics().surrogate
-        path = "fused" if self._is_fused() else "host"
+        path = "fused" if self.is_fused() else "host"
         return (
             f"degree={self.degree}, layout={layout}, reset_mechanism={self.reset_mechanism!r}, "
             f"reset_delay={self.reset_delay}, surrogate={surrogate}, domain={self.domain}, path={path}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import snntorch
 import torch
@@ -20,12 +21,12 @@ class Gone:
 
 def remove(neuron: object) -> None:
     """Take ``neuron`` out of the registry, by identity, and every dead one with it."""
-    found = snntorch.SpikingNeuron.instances
+    found: list[Any] = snntorch.SpikingNeuron.instances
     found[:] = [other for other in found if other is not neuron and type(other) is not Gone]
 
 
 def _bury(proxy: object) -> None:
-    found = snntorch.SpikingNeuron.instances
+    found: list[Any] = snntorch.SpikingNeuron.instances
     for place, other in enumerate(found):
         if other is proxy:
             found[place] = Gone()

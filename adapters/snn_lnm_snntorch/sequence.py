@@ -20,7 +20,7 @@ def fuse(neuron: LNM | SynapticLNM, call: Call) -> Callable[..., Any]:
     Raises:
         CannotFuse: the neuron's step is snnTorch's own code, or its states come from the step's graph.
     """
-    if not neuron._is_fused():
+    if not neuron.is_fused():
         raise CannotFuse("its options (see its repr: path=host) or its surrogate run in snnTorch's own step")
     if call.states and not call.carried:
         raise CannotFuse("its state is computed in the step")

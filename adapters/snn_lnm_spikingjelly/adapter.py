@@ -18,7 +18,8 @@ SHARED = ("v_threshold", "v_reset", "surrogate_function", "detach_reset", "step_
 
 def _check(node: Any) -> None:
     """Raise CannotSwap for what a new neuron would lose."""
-    replaced = [name for name in vars(node) if callable(getattr(type(node), name, None))]
+    module: nn.Module = node
+    replaced = [name for name in vars(module) if callable(getattr(type(module), name, None))]
     if replaced:
         raise CannotSwap(f"its {replaced[0]} was replaced, and would be lost")
     held = [*node._memories, *node._parameters, *node._buffers, *node._modules]

@@ -64,6 +64,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
     v_threshold: Any
     v_reset: Any
     v_seq: Tensor | None
+    _memories: dict[str, Any]
     surrogate_function: Any
     native_start: list[float] | None
     """θ of the native neuron that this one started as, unrounded; None if it started as none."""
@@ -262,7 +263,8 @@ def _start(coefficients: Any, degree: int | None) -> tuple[Tensor, list[float] |
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"coefficients must be a tensor or a sequence of numbers, got {coefficients!r}.") from None
     theta = check_coefficients(exact, degree).to(torch.get_default_dtype())
-    return theta.to(torch.get_default_device()), (exact - theta.double()).tolist()
+    remainder = cast("list[float]", (exact - theta.double()).tolist())
+    return theta.to(torch.get_default_device()), remainder
 
 
 def _number(name: str, value: object) -> float:

@@ -16,11 +16,11 @@ from torch import Tensor
 from snn_lnm import reference
 from snn_lnm.engines import cpp, op, triton
 from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
-from snn_lnm.surrogate import _BY_NAME
+from snn_lnm.surrogate import BY_NAME
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
 _NAMES = get_args(Backend)
-_COMPILED = tuple(_BY_NAME.values())  # surrogates
+_COMPILED = tuple(BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
@@ -36,7 +36,7 @@ _warned: set[str] = set()
 
 def _transformed() -> bool:
     """Within `torch.func.grad`, `vmap` and the like, where tensors may have no values to look at."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] - no public one
 
 
 def _run_reference(
@@ -59,7 +59,7 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     if type(dynamics.surrogate) not in _COMPILED:
         return (
             f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
-            f"can differentiate it (compiled: {', '.join(_BY_NAME)})."
+            f"can differentiate it (compiled: {', '.join(BY_NAME)})."
         )
     if backend == "triton":
         return triton.obstacle(device, dynamics.surrogate, dynamics.smooth)
@@ -103,7 +103,8 @@ def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backe
 def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
     """Which engine ``backend="auto"`` takes for the input ``x``, and why not the faster ones."""
     dynamics = dynamics or Dynamics()
-    lines, chosen = [], None
+    lines: list[str] = []
+    chosen = None
     preferred = _OF_DEVICE.get(x.device.type)
     for name in ("triton", "cpp", "reference"):
         obstacle = _obstacle(name, x.device, dynamics)

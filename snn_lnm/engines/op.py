@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snn_lnm.engines import cpp, triton
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
-from snn_lnm.surrogate import _BY_NAME, Surrogate
+from snn_lnm.surrogate import BY_NAME, Surrogate
 
 __all__ = ["run"]
 
@@ -33,8 +33,9 @@ _BACKWARD = (
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
-_SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}
+_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
 _ENGINES = {"cpp": cpp, "triton": triton}
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore[reportPrivateUsage] - torch has no public one
 
 _library = torch.library.Library("snn_lnm", "DEF")
 for _engine in _ENGINES:
@@ -86,7 +87,7 @@ def _backward_fake(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with _BelowAutograd():
             outputs: tuple[Tensor, ...] = _FORWARDS[engine](*arguments)
         ctx.set_materialize_grads(False)
         x, *others = arguments[:_INPUTS]
@@ -120,14 +121,14 @@ class _Scan(torch.autograd.Function):
 def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():
         return _Scan.apply(engine, *arguments)
-    with torch._C._AutoDispatchBelowAutograd():
+    with _BelowAutograd():
         return _FORWARDS[engine](*arguments)
 
 
 class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with _BelowAutograd():
             return _BACKWARDS[engine](*arguments)
 
     @staticmethod
@@ -140,7 +141,7 @@ class _Once(torch.autograd.Function):
 def _backward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():
         return _Once.apply(engine, *arguments)
-    with torch._C._AutoDispatchBelowAutograd():
+    with _BelowAutograd():
         return _BACKWARDS[engine](*arguments)
 
 

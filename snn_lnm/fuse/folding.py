@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +99,7 @@ def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> 
     """``function`` on `[T·B, ...]`; its results as `[T, B, ...]`."""
     time_and_batch = x.shape[:2]
     out = function(x.flatten(0, 1), *args, **kwargs)
-    return pytree.tree_map_only(Tensor, lambda value: value.unflatten(0, time_and_batch), out)
+    return pytree.tree_map_only(Tensor, lambda value: cast(Tensor, value.unflatten(0, time_and_batch)), out)
 
 
 def in_one_call(function: Callable[..., Any], is_over_time: Callable[[Any], bool], args: Any, kwargs: Any) -> Any:

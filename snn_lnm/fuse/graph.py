@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -163,11 +163,12 @@ def _mode() -> tuple[bool, ...]:
 
 
 @contextmanager
-def _untouched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+def _untouched(model: nn.Module) -> Generator[dict[str, Tensor]]:
     """Undo what tracing does to the modules' attributes; refuse the steps that do it; yield fx's constants."""
     constants: dict[str, Tensor] = {}
     assigned: set[str] = set()
-    before = [(path, table, dict(table)) for path, m in model.named_modules() for table in _tables(m)]
+    named = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    before = [(path, table, dict(table)) for path, m in named for table in _tables(m)]
     try:
         yield constants
     finally:
@@ -184,7 +185,7 @@ def _untouched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
-    return module.__dict__, module._parameters, module._buffers
+    return module.__dict__, module._parameters, module._buffers  # pyright: ignore[reportPrivateUsage] - torch has no public ones
 
 
 def _states(graph: fx.Graph, inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:

@@ -60,8 +60,8 @@ def fuse_time(model: nn.Module, *, per_step: Sequence[type[nn.Module]] = (), exa
     """
     if not isinstance(cast(object, model), nn.Module):
         raise TypeError(f"a torch.nn.Module is needed, got {type(model).__name__}.")
-    for kind in per_step:
-        if not (isinstance(cast(object, kind), type) and issubclass(kind, nn.Module)):
+    for kind in cast("Sequence[object]", per_step):
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise TypeError(f"per_step takes classes of modules, got {kind!r}.")
     if isinstance(model, FusedTime):
         raise ValueError("fuse_time: the model is fused already.")
@@ -157,7 +157,7 @@ class FusedTime(nn.Module):
         return step
 
     def _ways(self, root: nn.Module, step: StepGraph) -> list[tuple[fx.Node, nn.Module, How, str]]:
-        found = []
+        found: list[tuple[fx.Node, nn.Module, How, str]] = []
         for node, call in step.calls.items():
             module = root.get_submodule(str(node.target))
             way = way_of(module, call, self._dims.get(str(node.target)), self._adapters, self._exact)

@@ -156,7 +156,10 @@ class Runner:
 
 
 def _method(name: str) -> Callable[..., Any]:
-    return lambda value, *args, **kwargs: getattr(value, name)(*args, **kwargs)
+    def call(value: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(value, name)(*args, **kwargs)
+
+    return call
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -217,10 +220,11 @@ def _result(value: Any) -> Any:
         return value.tensor
     if isinstance(value, Steps):
         return value.values[-1]
-    if isinstance(value, dict):
+    same: object = value  # isinstance() on it leaves `value` as it is: a dict, say, of any things, not of unknown ones
+    if isinstance(same, dict):
         return {key: _result(inner) for key, inner in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
+    if isinstance(same, tuple) and hasattr(value, "_fields"):
         return type(value)(*map(_result, value))
-    if isinstance(value, (tuple, list)):
-        return (tuple if isinstance(value, tuple) else list)(map(_result, value))
+    if isinstance(same, (tuple, list)):
+        return (tuple if isinstance(same, tuple) else list)(map(_result, value))
     return value

@@ -26,7 +26,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
     """The tensors of a state, however a framework nests them."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, (tuple, list)):
+    elif isinstance(cast(object, value), (tuple, list)):
         for part in value:
             yield from tensors(part)
 
@@ -147,7 +147,7 @@ class AdapterConformance:
     def test_gradients_are_the_native_ones(self) -> None:
         """Of the input: 8 steps of about 40 operations, each a relative error of eps, in both."""
         for name, native, ours in self.exact_pairs():
-            found = []
+            found: list[Tensor] = []
             for neuron in (native, ours):
                 x = self.inputs().requires_grad_()
                 spikes, _ = self.run(neuron, x)

@@ -79,8 +79,8 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "surrogates are numbered from 1",
-        "_SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values())}",
-        "_SURROGATES = {kind: index for index, kind in enumerate(_BY_NAME.values(), 1)}",
+        "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}",
+        "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values(), 1)}",
         GRADIENTS,
     ),
     # ---- engines/__init__.py

@@ -16,13 +16,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from snn_lnm.surrogate import _BY_NAME
+from snn_lnm.surrogate import BY_NAME
 
 __all__ = ["empty_cache", "load", "memory", "obstacle", "surrogate_header"]
 
@@ -104,10 +104,10 @@ def _code(value: object) -> str:
 
 def surrogate_header() -> str:
     """C++ for the derivative and the primitive of every built-in surrogate."""
-    longest = max(len(kind().parameters) for kind in _BY_NAME.values())
+    longest = max(len(kind().parameters) for kind in BY_NAME.values())
     lines = ["#pragma once", '#include "vec.h"', "namespace lnm {"]
     lines.append(f"constexpr int kMaxSurrogateParameters = {longest};")
-    kinds = list(_BY_NAME.values())
+    kinds = list(BY_NAME.values())
     same = [next(i for i, k in enumerate(kinds) if k.derivative is kind.derivative) for kind in kinds]
     lines.append(f"constexpr int kSameFormula[] = {{{', '.join(map(str, same))}}};")
     for function in ("derivative", "primitive"):
@@ -158,7 +158,7 @@ def _register() -> str | None:
     sources = [path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))]
     identity = "\n".join([*sources, header, *flags, torch.__version__, platform.machine()])
     name = f"snn_lnm_cpp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    folder = Path(cpp_extension._get_build_directory(name, verbose=False))
+    folder = Path(cpp_extension._get_build_directory(name, verbose=False))  # pyright: ignore[reportPrivateUsage] - no public one
     library = folder / f"{name}.so"
     if not library.exists():
         missing = _missing_tool()
@@ -185,7 +185,7 @@ def _missing_tool() -> str | None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Generator[None]:
     """One process at a time, so that those that start together build once.
 
     The system gives the lock back when its holder dies. (A lock that is a file's existence, PyTorch's

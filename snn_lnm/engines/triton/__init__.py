@@ -18,7 +18,7 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
-from snn_lnm.surrogate import _BY_NAME, ATan, Spike, Surrogate
+from snn_lnm.surrogate import BY_NAME, ATan, Spike, Surrogate
 
 __all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "plan", "prepare_backward", "prepare_forward"]
 
@@ -27,7 +27,7 @@ THREADS = 64  # of a program; each moves 16 bytes of the membrane at a time
 PROGRAMS = 1024  # enough to fill a GPU: repeats are shared out to no more than about as many
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
 ALIGN = 16  # elements; sizes that are multiples of it give vector accesses
-_SURROGATES = tuple(_BY_NAME.values())
+_SURROGATES = tuple(BY_NAME.values())
 
 
 # ---- obstacles -----------------------------------------------------------------------------------
@@ -319,7 +319,8 @@ def prepare_backward(
         if partial is None:
             return (*given, *(nothing.clone() for _ in needs))
         sums = partial.view(geometry.chunks, law.groups, -1, partial.shape[-1]).sum((0, 2))
-        gradients, column = [], 0
+        gradients: list[Tensor] = []
+        column = 0
         for number, need, many in zip(law[:5], needs, law.many, strict=True):
             if number is None or not need:
                 gradients.append(nothing.clone())

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from snn_lnm.engines import triton as engine
 from snn_lnm.engines.triton import THREADS, Launch
 from snn_lnm.parameters import STATE_DTYPE
-from snn_lnm.surrogate import _BY_NAME
+from snn_lnm.surrogate import BY_NAME
 
 __all__ = [
     "TARGETS",
@@ -81,11 +81,11 @@ class Variant:
     def law(self) -> list[Any]:
         spread = {"layer": (), "channel": self.shape[2:3], "neuron": self.shape[2:]}[self.layout]
         inner = math.prod(self.shape[3:]) if self.layout == "channel" else 1
-        kind = _BY_NAME[self.surrogate]
+        kind = BY_NAME[self.surrogate]
         alpha = self.tensor() if self.synapse else None
         numbers = [self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(3)), alpha]
         return [
-            *numbers, inner, False, self.charge, self.reset, self.synapse or "decay", [*_BY_NAME.values()].index(kind),
+            *numbers, inner, False, self.charge, self.reset, self.synapse or "decay", [*BY_NAME.values()].index(kind),
             kind().parameters, list(self.domain or ()), "line",
             self.detach_reset, self.fire_at_threshold, self.gain_divides, False,
         ]  # fmt: skip
@@ -123,7 +123,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("gain divides", charge="residual", gain_divides=True)
     for synapse in ("decay", "euler"):
         yield Variant(f"synapse {synapse}", synapse=synapse)
-    for surrogate in _BY_NAME:
+    for surrogate in BY_NAME:
         yield Variant(surrogate, surrogate=surrogate)
     yield Variant("per channel", shape=(16, 8, 32, 32, 32), layout="channel")
     yield Variant("per channel, small maps", shape=(16, 8, 128, 4, 4), layout="channel")
@@ -174,7 +174,8 @@ def compile_for(launch: Launch, target: str) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature, attributes = {}, {}
+    signature: dict[str, str] = {}
+    attributes: dict[tuple[int], list[list[Any]]] = {}
     constants = dict(launch.constants)
     for index, (name, value) in enumerate(zip(launch.kernel.arg_names, launch.arguments, strict=False)):
         if value is None:
@@ -186,7 +187,7 @@ def compile_for(launch: Launch, target: str) -> Any:
     signature |= dict.fromkeys(launch.constants, "constexpr")
     source = ASTSource(launch.kernel, signature, constants, attributes)
     options = engine.launch_options(TARGETS[target][2])
-    return triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options)
+    return cast(Any, triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options))
 
 
 def step_bytes(ttgir: str, conditional: bool = True) -> int:
