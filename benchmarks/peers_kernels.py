@@ -176,7 +176,7 @@ def ours(degree: int, learned: bool, charge: str, detach_reset: bool) -> Neuron:
     def train(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         theta = torch.empty(degree + 1, device=x.device, requires_grad=learned)
         numbers = Parameters(theta, *(torch.empty((), device=x.device) for _ in range(3)))
-        spikes, h, state = op.run("triton", x, State(v), numbers, Dynamics(**options), False, True)
+        spikes, h, state = op.run("triton", v.dtype, x, State(v), numbers, Dynamics(**options), False, True)
         return spikes, h, state.v, state.v  # the operator's fourth output is the current, that of no synapse here
 
     return Neuron("ours, θ learned" if learned else "ours, θ fixed", calls, train)

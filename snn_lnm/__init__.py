@@ -4,6 +4,7 @@ from snn_lnm import analysis, functional, surrogate
 from snn_lnm.engines import explain as explain_backend
 from snn_lnm.functional import Output
 from snn_lnm.fuse import FusedTime, FuseReport, fuse_time
+from snn_lnm.memory import Memory
 from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State
 from snn_lnm.plugins import available_adapters
@@ -15,6 +16,7 @@ __all__ = [
     "QIF",
     "FuseReport",
     "FusedTime",
+    "Memory",
     "Output",
     "State",
     "SwapReport",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_lnm import engines, reference
+from snn_lnm.memory import FULL, Memory, check_memory, membrane_dtype, recomputing
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Dynamics,
@@ -19,7 +20,6 @@ from snn_lnm.parameters import (
     check_input,
     check_state,
 )
-from snn_lnm.recompute import check_recompute, recomputing
 
 __all__ = ["Output", "currents", "lnm", "run"]
 
@@ -48,7 +48,7 @@ def lnm(
     alpha: Tensor | float | None = None,
     state: State | None = None,
     backend: engines.Backend = "auto",
-    recompute: int | None = None,
+    memory: Memory = FULL,
     **options: Any,
 ) -> Output:
     """Run the learnable neuron over a whole sequence, differentiably.
@@ -66,9 +66,8 @@ def lnm(
         state: where to start, :class:`State` of `[B, ...]` tensors; None means zeros.
         backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``; the choice never changes a bit
             of spikes and membranes.
-        recompute: K, to keep the states of every K-th step for the backward pass and to compute the
-            membranes between them again, from the input, which is kept. Same bits of spikes and states,
-            the same gradients but for the order of their sums; the membrane is then not asked for (`[0]`).
+        memory: what is kept for the backward pass, :class:`snn_lnm.Memory`; with any of its options the
+            membrane is not asked for (`[0]`).
         **options: the fields of :class:`snn_lnm.parameters.Dynamics`: ``charge``, ``reset``,
             ``detach_reset``, ``fire_at_threshold``, ``synapse``, ``surrogate``, ``domain`` (None here:
             the bare polynomial), ``extension``, ``gain_divides``, ``smooth``.
@@ -94,8 +93,9 @@ def lnm(
         as_parameter("gain", gain, x),
         None if alpha is None else as_parameter("alpha", alpha, x),
     )
-    dynamics, membrane = Dynamics(**options), recompute is None
-    return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, recompute=recompute)
+    check_memory(memory)
+    dynamics, membrane = Dynamics(**options), memory == FULL
+    return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, memory=memory)
 
 
 def run(
@@ -107,16 +107,15 @@ def run(
     backend: engines.Backend = "auto",
     single_step: bool = False,
     membrane: bool = True,
-    recompute: int | None = None,
+    memory: Memory = FULL,
 ) -> Output:
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
-    ``membrane``, an engine that need not keep it for the backward pass may leave it empty, `[0]`; only
-    then, and over a sequence, ``recompute`` has something to spare.
+    ``membrane``, an engine that need not keep it for the backward pass may leave it empty, `[0]`.
     """
     check_input(x)
-    check_recompute(recompute)
+    check_memory(memory)
     step = x.shape if single_step else x.shape[1:]
     if parameters.coefficients.dim() < 1:
         raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
@@ -142,9 +141,9 @@ def run(
     start = State(v, current)
     if not single_step and x.shape[0] == 0:
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
-    engine = engines.choose(x, parameters, dynamics, backend)
-    if recompute is not None and not single_step and not membrane and torch.is_grad_enabled():
-        engine = recomputing(engine, recompute)
+    engine = engines.choose(x, parameters, dynamics, backend, membrane_dtype(x, memory))
+    if memory.recompute is not None and not single_step and not membrane and torch.is_grad_enabled():
+        engine = recomputing(engine, memory.recompute)
     return Output(*engine(x, start, parameters, dynamics, single_step, membrane))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
+from snn_lnm.memory import FULL, Memory, check_memory
 from snn_lnm.parameters import (
     Charge,
     Dynamics,
@@ -23,7 +24,6 @@ from snn_lnm.parameters import (
     check_finite,
     default_domain,
 )
-from snn_lnm.recompute import check_recompute
 from snn_lnm.surrogate import Spike
 
 __all__ = ["LNM", "HasDynamics", "LearnableNeuron"]
@@ -37,10 +37,10 @@ class LearnableNeuron(nn.Module):
     It is the module's extra state, a float64 tensor `[lo, hi]` (`[-inf, inf]` for no domain), so that
     ``module.half()`` does not round it. Checkpoints without it leave the domain as it is.
 
-    ``recompute``, None or K, is what :func:`snn_lnm.functional.lnm` says of it; set it as an attribute.
+    ``memory`` says what sequences keep for their backward pass; set it as an attribute.
     """
 
-    recompute: int | None = None
+    memory: Memory = FULL
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64, device="cpu")
@@ -90,7 +90,7 @@ class LNM(HasDynamics):
         learn_coefficients, learn_threshold, learn_gain, learn_alpha: what is an ``nn.Parameter``; the
             rest are buffers.
         backend: ``"auto"``, ``"reference"``, ``"cpp"``, ``"triton"``.
-        recompute: K, to keep every K-th state for the backward pass only; see :func:`snn_lnm.functional.lnm`.
+        memory: what is kept for the backward pass, :class:`snn_lnm.Memory`.
 
     Shapes: input `[T, B, ...]` (``step``: `[B, ...]`), spikes the same, state `[B, ...]`. Dtypes:
     float64, float32, bfloat16, float16; half inputs are computed in float32.
@@ -132,7 +132,7 @@ class LNM(HasDynamics):
         learn_gain: bool = False,
         learn_alpha: bool = False,
         backend: engines.Backend = "auto",
-        recompute: int | None = None,
+        memory: Memory = FULL,
     ) -> None:
         super().__init__()
         if coefficients is None:
@@ -151,8 +151,8 @@ class LNM(HasDynamics):
         )
         engines.check_name(backend)
         self.backend: engines.Backend = backend
-        check_recompute(recompute)
-        self.recompute = recompute
+        check_memory(memory)
+        self.memory = memory
         self._add("coefficients", start, learn_coefficients)
         self._add("threshold", _number("threshold", threshold), learn_threshold)
         self._add("v_reset", _number("v_reset", v_reset), False)
@@ -246,7 +246,7 @@ class LNM(HasDynamics):
             backend=self.backend,
             single_step=single_step,
             membrane=return_membrane,
-            recompute=self.recompute,
+            memory=self.memory,
         )
         return (out.spikes, out.state, out.membrane) if return_membrane else (out.spikes, out.state)
 

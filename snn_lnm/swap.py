@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple, TypeVar, cast, get_args
 from torch import Tensor, nn
 
 from snn_lnm import engines
+from snn_lnm.memory import FULL, Memory, check_memory
 from snn_lnm.neuron import Domain, LearnableNeuron
 from snn_lnm.parameters import NoDefaultDomain, check_degree
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
-from snn_lnm.recompute import check_recompute
 from snn_lnm.table import table
 
 __all__ = ["SwapReport", "SwapRow", "swap", "swap_back"]
@@ -70,7 +70,7 @@ def swap(
     learn_coefficients: bool = True,
     domain: Domain = "auto",
     backend: engines.Backend = "auto",
-    recompute: int | None = None,
+    memory: Memory = FULL,
 ) -> SwapReport:
     """Replace every known neuron of ``model`` by its learnable counterpart, in place.
 
@@ -84,7 +84,7 @@ def swap(
         neuron: ``"qif"``: quadratic neurons, degree 2. They too start at the neuron they replace, so they
             learn coefficients, not a, u_1 and u_2, which cannot express a leaky neuron.
         strict: raise if a spiking neuron of a known framework cannot be swapped.
-        learn_coefficients, domain, backend, recompute: as for :class:`snn_lnm.LNM`.
+        learn_coefficients, domain, backend, memory: as for :class:`snn_lnm.LNM`.
 
     Returns:
         :class:`SwapReport`, one row per neuron; neurons that stay are listed with the reason.
@@ -101,14 +101,14 @@ def swap(
     if check_degree(degree) < 1:
         raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
     engines.check_name(backend)
-    check_recompute(recompute)
+    check_memory(memory)
     options = SwapOptions(degree, learn_coefficients, domain, backend)
 
     def build(module: nn.Module, adapter: Adapter) -> nn.Module:
         if isinstance(module, adapter.swapped):
             raise CannotSwap("already learnable")
         new = _entry(adapter.replace, module)(module, options)
-        cast(LearnableNeuron, new).recompute = recompute
+        cast(LearnableNeuron, new).memory = memory
         return new
 
     return _exchange(model, lambda adapter: adapter.native, build, strict)

@@ -228,7 +228,7 @@ def test_opcheck():
         arguments = (
             x.clone().requires_grad_(), state.v, current,
             numbers.coefficients.clone().requires_grad_(), *numbers[1:4], alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True,
+            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, torch.float32,
         )  # fmt: skip
         torch.library.opcheck(torch.ops.snn_lnm.forward.cpp, arguments)
 

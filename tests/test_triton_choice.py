@@ -130,7 +130,7 @@ def test_opcheck():
         arguments = (
             torch.randn(3, 2, 5, device=DEVICE, requires_grad=True), torch.zeros(2, 5, device=DEVICE), current,
             theta, number(0.8), number(0.0), number(1.0), alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, True,
+            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, torch.float32,
         )  # fmt: skip
         torch.library.opcheck(torch.ops.snn_lnm.forward.triton, arguments)
 

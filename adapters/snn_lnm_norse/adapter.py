@@ -189,7 +189,7 @@ def fuse(cell: LNMCell, call: Call) -> Callable[..., Any]:
 
     def run(x: Tensor, state: Any) -> Any:
         start = cell.start_state(x[0], state)
-        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, recompute=cell.recompute)
+        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, memory=cell.memory)
 
     return run
 

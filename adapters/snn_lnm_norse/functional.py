@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_lnm import engines, functional, reference
+from snn_lnm.memory import FULL, Memory
 from snn_lnm.neuron import Domain
 from snn_lnm.parameters import (
     STATE_DTYPE,
@@ -158,7 +159,7 @@ def advance(
     backend: engines.Backend = "auto",
     single_step: bool = False,
     record_states: bool = False,
-    recompute: int | None = None,
+    memory: Memory = FULL,
 ) -> tuple[Tensor, Any]:
     """One step `[B, ...]`, or a whole sequence `[T, B, ...]`, without recurrence."""
     sparse, x = x.is_sparse, _as_input(x)
@@ -169,7 +170,7 @@ def advance(
     start = _start(state, step, x, p)
     numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
-    out = functional.run(x, start, numbers, dynamics, recompute=recompute, **options)
+    out = functional.run(x, start, numbers, dynamics, memory=memory, **options)
     last = out.state
     if record_states:
         v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)

@@ -185,7 +185,7 @@ class LNM(RegisteredNeuron, SNN):
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state = self.start_state(input_tensor, state)
         options: dict[str, Any] = {"backend": self.backend, "record_states": self.record_states}
-        options["recompute"] = self.recompute
+        options["memory"] = self.memory
         return advance(input_tensor, state, self.p, self.dt, self.dynamics, **options)
 
 

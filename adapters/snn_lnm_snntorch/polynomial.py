@@ -223,7 +223,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         start = State(v, *current)
         law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": membrane}
-        return functional.run(x, *law, recompute=self.recompute, **options), law
+        return functional.run(x, *law, memory=self.memory, **options), law
 
     def _graded(self, spikes: Tensor) -> Tensor:
         return spikes if self._is_ungraded() else (spikes * self.graded_spikes_factor).to(spikes.dtype)

@@ -177,7 +177,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         """Spikes, the last membrane after the reset and, on request, that of every step."""
         numbers, dynamics = self._numbers(x, x.dim() - (not single_step)), self._dynamics()
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": store_v_seq}
-        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, recompute=self.recompute, **options)
+        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, memory=self.memory, **options)
         v_seq = None
         if store_v_seq:
             v_seq = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)

@@ -74,8 +74,10 @@ def check_name(backend: str) -> None:
         raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(_NAMES)}.")
 
 
-def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backend) -> Engine:
-    """The engine for this call.
+def choose(
+    x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backend, membrane_dtype: torch.dtype
+) -> Engine:
+    """The engine for this call; where it keeps only the membrane for its backward pass, in ``membrane_dtype``.
 
     Raises:
         ValueError: the name is unknown.
@@ -90,7 +92,7 @@ def choose(x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backe
         return _run_reference
     obstacle = _obstacle(name, x.device, dynamics)
     if obstacle is None:
-        return partial(op.run, name)
+        return partial(op.run, name, membrane_dtype)
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle}")
     # What the machine lacks is worth a word; a surrogate of the user's own is not.

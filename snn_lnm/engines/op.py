@@ -26,7 +26,7 @@ _OPTIONS = (
     "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
     "bool fire_at_threshold, bool gain_divides, bool smooth"
 )
-_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, bool membrane) -> (Tensor, Tensor, Tensor, Tensor)"
+_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, ScalarType? membrane) -> (Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
     f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool[5] need_parameters) "
@@ -58,10 +58,10 @@ def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> t
     alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-1]
     dtype = STATE_DTYPE[x.dtype]
     nothing = x.new_empty(0, dtype=dtype)
-    membrane_is_last = membrane and single_step and reset not in ("hard", "soft")
+    membrane_is_last = membrane == dtype and single_step and reset not in ("hard", "soft")
     return (
         x.new_empty(x.shape),
-        x.new_empty(x.shape, dtype=dtype) if membrane else nothing,
+        nothing if membrane is None else x.new_empty(x.shape, dtype=membrane),
         nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype),
         x.new_empty(0 if alpha is None else v.shape, dtype=dtype),
     )
@@ -208,6 +208,7 @@ def _permute(value: Tensor | None, order: list[int], leading: int, trailing: int
 
 def run(
     engine: str,
+    membrane_dtype: torch.dtype,
     x: Tensor,
     state: State,
     parameters: Parameters,
@@ -217,6 +218,7 @@ def run(
 ) -> tuple[Tensor, Tensor, State]:
     """The law through a compiled engine, ``"cpp"`` or ``"triton"``; same contract as `reference.scan`.
 
+    Unless the ``membrane`` is wanted as an output, it is kept in ``membrane_dtype``, and only for a backward pass.
     Neurons do not see each other, so an input that is dense in another order of its dimensions is
     computed in that order, without a copy.
     """
@@ -231,7 +233,8 @@ def run(
         ]
         parameters = Parameters(*cast("list[Tensor]", numbers))
     inner, flat = _layout(parameters, x.shape[first:])
-    save = membrane or torch.is_grad_enabled()
+    arithmetic = STATE_DTYPE[x.dtype]
+    kept = arithmetic if membrane else membrane_dtype if torch.is_grad_enabled() else None
     arguments = (
         x,
         state.v,
@@ -250,16 +253,18 @@ def run(
         dynamics.fire_at_threshold,
         dynamics.gain_divides,
         dynamics.smooth,
-        save,
+        kept,
     )
     # A compiler needs to see the operator; else its derivative is taken here, one call through the dispatcher less.
     call = _FORWARDS[engine] if torch.compiler.is_compiling() else partial(_forward_autograd, engine)
     spikes, h, last_v, last_current = call(*arguments)
-    if save and single_step and dynamics.state_is_membrane:
+    if kept == arithmetic and single_step and dynamics.state_is_membrane:
         last_v = h
+    if kept != arithmetic:
+        h = last_v.new_empty(0)  # none, or rounded: not for the caller
     last = State(last_v, None if state.current is None else last_current)
     if order is None:
         return spikes, h, last
     back = sorted(range(len(order)), key=lambda i: order[i])
-    h = _permute(h, back, first) if save else h
+    h = _permute(h, back, first) if kept == arithmetic else h
     return _permute(spikes, back, first), h, State(*(_permute(value, back, 0) for value in last))

@@ -1,4 +1,4 @@
-"""Mutants of the C++ engine: law.h, kernels.h, forward.h, rows.h, ops.cpp. Each is compiled (without optimisation).
+"""Mutants of the C++ engine: its headers and ops.cpp. Each is compiled (without optimisation).
 
 The anchors are short on purpose: the files change for speed, the law does not.
 """
@@ -9,6 +9,7 @@ BITS = "tests/test_engines.py::test_same_bits"
 GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 DETACHED = "tests/test_gradients.py::test_detached_resets_are_the_reference_s"
 OUTSIDE = "tests/test_gradients.py::test_gradcheck_outside_the_domain"
+KEPT = "tests/test_memory_options.py::test_rounded_to_nearest_but_never_across_the_threshold"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -26,7 +27,20 @@ def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
 
 MUTANTS = [
     # ---- law.h, forward
-    law("> is >=", "select(u > 0, splat", "select(u >= 0, splat"),
+    law("> is >=", "d.fire_at_threshold ? u >= 0 : u > 0", "u >= 0"),
+    law(
+        "the kept membrane may cross the threshold",
+        "== fires, nearest, same_side)",
+        "== fires, nearest, nearest)",
+        KEPT,
+    ),
+    kernels(
+        "a kept NaN becomes infinity",
+        "(value == value ? rounded : Words{} + 0x7fc00000)",
+        "rounded",
+        KEPT,
+        file="bfloat16.h",
+    ),
     law("Horner drops θ_0", "k >= 0; --k) p = p * v + n.theta[k]", "k >= 1; --k) p = p * v + n.theta[k]"),
     law("a hard reset goes to zero", "(1 - s) * h + s * n.v_reset", "(1 - s) * h"),
     law("a soft reset adds", "h - s * n.threshold;", "h + s * n.threshold;"),

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
+MEMORY = "tests/test_memory_options.py::test_"
 LAYOUTS = "tests/test_oracle_forward.py::test_layouts"
 
 
@@ -227,5 +228,27 @@ MUTANTS = [
         'identity = "\\n".join([*sources, header, *flags,',
         'identity = "\\n".join([*sources, header,',
         "tests/test_hard_starts.py::test_the_name_of_the_library_holds_all_that_shapes_it",
+    ),
+    # ---- memory.py
+    mutant(
+        "memory.py",
+        "a part is one step too long",
+        "x.split(every)",
+        "x.split(every + 1)",
+        MEMORY + "one_more_forward_and_none_without_gradients",
+    ),
+    mutant(
+        "memory.py",
+        "every part starts where the first did",
+        "s, _, state = torch",
+        "s, _, _ = torch",
+        MEMORY + "same_bits",
+    ),
+    mutant(
+        "engines/op.py",
+        "the rounded membrane is given to the caller",
+        "if kept != arithmetic:",
+        "if kept is None:",
+        MEMORY + "a_rounded_membrane_is_not_given_out",
     ),
 ]

@@ -38,8 +38,8 @@ struct Backward {
   Dynamics dynamics;
   ParameterPointers<T> parameters;
   Input<T> x;
-  const T *v, *current, *h;
-  Input<T> d_spikes;                   // null where the loss does not reach
+  const T *v, *current;
+  Input<T> h, d_spikes;                   // null where the loss does not reach
   const T *d_h, *d_last_v, *d_last_current;
   Output<T> d_x;
   T *d_v, *d_current;
@@ -104,15 +104,16 @@ struct Backward {
     std::vector<double> wide(sums.size() * kSums * L);
     std::vector<V> currents(need_currents ? plan.steps * vectors : 0);
     V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
-    alignas(kVectorBytes) T d_spikes_buffer[kTile], d_x_buffer[kTile];
+    alignas(kVectorBytes) T d_spikes_buffer[kTile], d_x_buffer[kTile], h_buffer[kTile];
     int64_t rows = 0;
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
       if (need_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
+      const T* h_row = h.row((plan.steps - 1) * plan.neurons + base, width, 0, h_buffer);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
-        membrane[j] = load<V>(h + (plan.steps - 1) * plan.neurons + base + j * L, n);
+        membrane[j] = load<V>(h_row + j * L, n);
         d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
         d_next[j] = V{};
@@ -122,8 +123,9 @@ struct Backward {
         const T* d_spikes_row = d_spikes ? d_spikes.row(row, width, t > 0 ? -plan.neurons : 0, d_spikes_buffer) : nullptr;
         const T* d_h_row = d_h ? d_h + row : nullptr;
         const T* d_last_row = t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
-        const T* before_row = t > 0 ? h + row - plan.neurons : v + base;
-        const T* next_row = t > 1 ? before_row - plan.neurons : before_row;
+        const int64_t next = t > 1 ? -plan.neurons : 0;
+        const T* before_row = t > 0 ? h.row(row - plan.neurons, width, next, h_buffer) : v + base;
+        const T* next_row = h.converts() ? before_row : before_row + next;
         const T* next_d_row = t > 0 && d_spikes && !d_spikes.converts() ? d_spikes_row - plan.neurons : before_row;
         const V* currents_row = need_currents ? &currents[t * vectors] : nullptr;
         T* d_x_row = d_x.row(row, d_x_buffer);

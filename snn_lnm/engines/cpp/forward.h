@@ -29,6 +29,7 @@ struct Forward {
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
     fill_numbers(numbers, parameters, plan, tile, d);
     const Numbers<V> shared = numbers[0];
+    const bool rounds = std::is_same_v<T, float> && h.is_bfloat16();
     V state[kTile / L], spike[kTile / L], synaptic[kTile / L];
     alignas(kVectorBytes) T x_buffer[kTile], spikes_buffer[kTile], h_buffer[kTile];
 
@@ -59,7 +60,10 @@ struct Forward {
           if (d.reset == Reset::soft_next) spike[j] = s;
           state[j] = after_reset(membrane, s, number, d);
           store(spikes_row + j * L, s, n);
-          if (h_row) store(h_row + j * L, membrane, n);
+          if constexpr (std::is_same_v<T, float>) {
+            if (rounds) store(h_row + j * L, bfloat16_of_membrane(membrane, number, d), n);
+          }
+          if (h_row && !rounds) store(h_row + j * L, membrane, n);
           if (last_row) store(last_row + j * L, d.state_is_membrane() ? membrane : state[j], n);
         });
         spikes.finish(row, width, spikes_buffer);

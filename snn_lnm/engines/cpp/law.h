@@ -1,6 +1,7 @@
 // The law of reference.py for one vector of neurons, and its derivatives.
 #pragma once
 
+#include "bfloat16.h"
 #include "surrogates.h"
 #include "vec.h"
 
@@ -88,10 +89,24 @@ LNM_INLINE inline V charge(V v, V current, const Numbers<V>& n, const Dynamics& 
 }
 
 template <class V>
+LNM_INLINE inline auto above_threshold(V u, const Dynamics& d) {
+  return d.fire_at_threshold ? u >= 0 : u > 0;
+}
+
+template <class V>
 LNM_INLINE inline V fire(V h, const Numbers<V>& n, const Dynamics& d) {
   V u = h - n.threshold;
   if (d.smooth) return surrogate_primitive(d.surrogate, u, d.surrogate_parameters);
-  return d.fire_at_threshold ? select(u >= 0, splat<V>(1), V{}) : select(u > 0, splat<V>(1), V{});
+  return select(above_threshold(u, d), splat<V>(1), V{});
+}
+
+// The bfloat16 nearest to h of those on its side of the threshold, so that the backward pass finds the same spike.
+LNM_INLINE inline Floats bfloat16_of_membrane(Floats h, const Numbers<Floats>& n, const Dynamics& d) {
+  const auto fires = above_threshold(h - n.threshold, d);
+  const Floats nearest = nearest_bfloat16(h);
+  const Words away = (Words)(fires == (h > 0));  // rounded so, the magnitude grows
+  const Floats same_side = (Floats)(((Words)h + (away & 0xffff)) & 0xffff0000);
+  return select(above_threshold(nearest - n.threshold, d) == fires, nearest, same_side);
 }
 
 template <class V>

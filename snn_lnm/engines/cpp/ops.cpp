@@ -126,15 +126,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step,
     std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool membrane) {
+    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth,
+    std::optional<at::ScalarType> membrane) {
   const Tensor x = x_any.contiguous(), v_start = v.contiguous();
   const Maybe c_start = contiguous(current);
   Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   const auto state = x.options().dtype(arithmetic(x));
-  const bool membrane_is_last = membrane && single_step && law.dynamics.state_is_membrane();
+  const bool membrane_is_last = membrane == arithmetic(x) && single_step && law.dynamics.state_is_membrane();
   Tensor spikes = allocate(x.sizes(), x.options());
-  Tensor h = membrane ? allocate(x.sizes(), state) : at::empty({0}, state);
+  Tensor h = membrane ? allocate(x.sizes(), x.options().dtype(*membrane)) : at::empty({0}, state);
   Tensor last_v = membrane_is_last ? at::empty({0}, state) : at::empty(v.sizes(), state);
   Tensor last_current = alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
   dispatch(x.scalar_type(), [&](auto t) {
@@ -198,7 +199,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   dispatch(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     run_all(Backward<T>{plan, law.dynamics, law.pointers<T>(), input<T>(x), v_start.const_data_ptr<T>(),
-                        pointer<T>(c_start), h.const_data_ptr<T>(), input<T>(d_spikes), pointer<T>(d_h),
+                        pointer<T>(c_start), input<T>(h), input<T>(d_spikes), pointer<T>(d_h),
                         pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
                         pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
   });

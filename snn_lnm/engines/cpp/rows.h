@@ -5,22 +5,19 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
-#include "vec.h"
+#include "bfloat16.h"
 
 namespace lnm {
 
 enum class Storage { arithmetic, bfloat16, half };
 
 // A vector of floats from half as many bytes, and back (to nearest, ties to even).
-using Floats = Vec<float>;
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
-typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 
 inline Floats widen(Halves bits, c10::BFloat16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
 
 inline Halves narrow(Floats value, c10::BFloat16) {
-  Words bits = (Words)value, rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  rounded = value == value ? rounded : Words{} + 0x7fc0;  // rounding must not turn a NaN into infinity
+  Words rounded = (Words)nearest_bfloat16(value) >> 16;
 #if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts element by element
   __m256i packed = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
   return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
@@ -105,6 +102,7 @@ struct Output {
   bool streams;
 
   explicit operator bool() const { return data; }
+  bool is_bfloat16() const { return storage == Storage::bfloat16; }
   // Where to write a row; `finish` brings it to its place.
   T* row(int64_t at, T* buffer) const {
     return storage == Storage::arithmetic && !streams ? static_cast<T*>(data) + at : buffer;

@@ -268,8 +268,8 @@ def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) ->
     law, membrane = Law(*rest[:-1]), rest[-1]
     x = x.contiguous()
     nothing = v.new_empty(0)
-    spikes, h = torch.empty_like(x), x.new_empty(x.shape, dtype=v.dtype) if membrane else None
-    membrane_is_last = membrane and law.single_step and law.reset not in ("hard", "soft")
+    spikes, h = torch.empty_like(x), None if membrane is None else x.new_empty(x.shape, dtype=membrane)
+    membrane_is_last = membrane == v.dtype and law.single_step and law.reset not in ("hard", "soft")
     last_v = h if h is not None and membrane_is_last else torch.empty_like(v, memory_format=torch.contiguous_format)
     last_current = None if law.alpha is None else torch.empty_like(last_v)
     inputs = [x, _contiguous(v), None if law.alpha is None else _contiguous(current)]

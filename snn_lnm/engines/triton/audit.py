@@ -73,7 +73,12 @@ class Variant:
     domain: tuple[float, float] | None = (-1.5, 1.5)
     gain_divides: bool = False
     membrane: bool = True  # kept, as training needs it
+    kept_dtype: torch.dtype | None = None  # None: that of the arithmetic
     learned: bool = True  # the coefficients: they get gradients
+
+    @property
+    def membrane_dtype(self) -> torch.dtype:
+        return self.kept_dtype or STATE_DTYPE[self.dtype]
 
     def tensor(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=STATE_DTYPE[self.dtype], device="meta")
@@ -95,17 +100,17 @@ class Variant:
         x = torch.empty(self.shape, dtype=self.dtype, device="meta")
         v = self.tensor(*self.shape[1:])
         current = v if self.synapse else None
-        launches = {"forward": engine.prepare_forward(x, v, current, *self.law(), self.membrane)[1]}
+        kept = self.membrane_dtype if self.membrane else None
+        launches = {"forward": engine.prepare_forward(x, v, current, *self.law(), kept)[1]}
         if self.membrane:
-            h, needs = self.tensor(*self.shape), [self.learned, False, False, False, False]
+            h, needs = torch.empty(self.shape, dtype=kept, device="meta"), [self.learned, False, False, False, False]
             d_outputs = (x, None, None, None)
             launches["backward"] = engine.prepare_backward(*d_outputs, x, v, current, h, *self.law(), False, needs)[1]
         return launches
 
     def bytes(self, kernel: str) -> int:
         """x, s and h forward; the gradients of s and x, and h, backward."""
-        io, state = self.dtype.itemsize, STATE_DTYPE[self.dtype].itemsize
-        return 2 * io + (state if self.membrane else 0)
+        return 2 * self.dtype.itemsize + (self.membrane_dtype.itemsize if self.membrane else 0)
 
 
 def variants() -> Iterator[Variant]:
@@ -130,6 +135,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("per neuron", layout="neuron")
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         yield Variant(str(dtype).removeprefix("torch."), dtype=dtype)
+    yield Variant("bfloat16 membrane", kept_dtype=torch.bfloat16)
     yield Variant("odd size", shape=(32, 3, 1001))
 
 
@@ -344,7 +350,8 @@ def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Ite
     needed = variant.bytes(facts.kernel)
     if facts.bytes != needed:
         yield f"{facts.bytes} bytes per neuron and step, {needed} are needed"
-    vector = 8 * min(16, launch.constants["BLOCK"] // THREADS * variant.dtype.itemsize)
+    narrowest = min(variant.dtype.itemsize, variant.membrane_dtype.itemsize)
+    vector = 8 * min(16, launch.constants["BLOCK"] // THREADS * narrowest)
     if min(facts.load_bits, facts.store_bits) < vector:
         yield f"accesses of {facts.load_bits} and {facts.store_bits} bits, {vector} are possible"
     if facts.kernel == "forward" and facts.contractions and not variant.gain_divides:

@@ -17,6 +17,7 @@ import triton.language as tl
 from snn_lnm.engines.triton.law import (
     Numbers,
     after_reset,
+    bfloat16_of_membrane,
     charge_backward,
     fire,
     line_slope,
@@ -106,7 +107,10 @@ def forward_kernel(
             h, entering, spike, synaptic = step(x, entering, spike, synaptic, n, D)
             tl.store(spikes_ptr + row + p.lane, spike.to(spikes_ptr.dtype.element_ty), p.mask)
             if h_ptr is not None:
-                tl.store(h_ptr + row + p.lane, h, p.mask)
+                if h_ptr.dtype.element_ty == h.dtype:
+                    tl.store(h_ptr + row + p.lane, h, p.mask)
+                else:
+                    tl.store(h_ptr + row + p.lane, bfloat16_of_membrane(h, n, D), p.mask)
         tl.store(last_v_ptr + base + p.lane, h if D.state_is_membrane else entering, p.mask)
         if D.synapse != "":
             tl.store(last_current_ptr + base + p.lane, synaptic, p.mask)
@@ -179,7 +183,8 @@ def backward_kernel(
         base = r * period
         if currents_ptr is not None:
             recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D)
-        h = tl.load(h_ptr + base + (steps - 1) * neurons + p.lane, p.mask, 0.0)
+        h = tl.load(h_ptr + base + (steps - 1) * neurons + p.lane, p.mask, 0.0).to(dtype)
+        start = zero if h_ptr.dtype.element_ty == dtype else tl.load(v_ptr + base + p.lane, p.mask, 0.0)
         d_state = zero
         d_synaptic = zero
         d_next = zero
@@ -194,8 +199,12 @@ def backward_kernel(
             d_s = zero
             if d_spikes_ptr is not None:
                 d_s = tl.load(d_spikes_ptr + row + p.lane, p.mask, 0.0).to(dtype)
-            before_ptr = tl.where(t > 0, h_ptr + (row - neurons), v_ptr + base)
-            before = tl.load(before_ptr + p.lane, p.mask, 0.0)
+            if h_ptr.dtype.element_ty == dtype:
+                before_ptr = tl.where(t > 0, h_ptr + (row - neurons), v_ptr + base)
+                before = tl.load(before_ptr + p.lane, p.mask, 0.0)
+            else:
+                before = tl.load(h_ptr + (row - neurons) + p.lane, p.mask & (t > 0), 0.0).to(dtype)
+                before = tl.where(t > 0, before, start)
             d_membrane, d_threshold, d_v_reset = reset_backward(h, d_s, d_spikes_ptr is not None, d_state, d_next, n, D)
             if d_h_ptr is not None:
                 d_membrane += tl.load(d_h_ptr + row + p.lane, p.mask, 0.0)

@@ -125,14 +125,30 @@ def charge(v, current, n, D: tl.constexpr):
 
 
 @triton.jit
+def above_threshold(u, D: tl.constexpr):
+    return u >= 0 if D.fire_at_threshold else u > 0
+
+
+@triton.jit
 def fire(h, n, D: tl.constexpr):
     u = h - n.threshold
     if D.smooth:
         return D.primitive(u, D.first) if D.second is None else D.primitive(u, D.first, D.second)
-    elif D.fire_at_threshold:
-        return (u >= 0).to(u.dtype)
     else:
-        return (u > 0).to(u.dtype)
+        return above_threshold(u, D).to(u.dtype)
+
+
+@triton.jit
+def bfloat16_of_membrane(h, n, D: tl.constexpr):
+    """The bfloat16 nearest to h of those on its side of the threshold. (It is the upper half of a float32.)"""
+    bits = h.to(tl.uint32, bitcast=True)
+    nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    nearest = tl.where(h == h, nearest, 0x7FC00000)  # rounding must not turn a NaN into infinity
+    fires = above_threshold(h - n.threshold, D)
+    away = tl.where(fires == (h > 0), 0xFFFF, 0)  # rounded so, the magnitude grows
+    kept = above_threshold(nearest.to(tl.float32, bitcast=True) - n.threshold, D) == fires
+    upper = tl.where(kept, nearest, bits + away) >> 16
+    return upper.to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 
 @triton.jit

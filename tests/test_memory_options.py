@@ -1,0 +1,304 @@
+"""`Memory`: every K-th state, or half the bytes of the membrane; what is kept, and what it changes."""
+
+import gc
+import math
+from importlib.util import find_spec
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import snn_lnm
+from snn_lnm import LNM, Memory, functional, surrogate
+from snn_lnm.engines import cpp, op
+from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.testing import identical, problems
+
+MIB = 1 << 20
+# The interpreter computes with numpy, which warns of the infinities and NaNs that the law carries on.
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+fewer = settings(max_examples=max(1, settings.default.max_examples // 3))  # Triton's interpreter is slow
+
+
+def outputs_and_gradients(problem, backend, **options):
+    leaves = [
+        None if v is None else v.clone().requires_grad_() for v in (problem.x, *problem.state, *problem.parameters)
+    ]
+    x, v, current, *numbers = leaves
+    words = {"backend": backend, "membrane": False, **options}
+    out = functional.run(x, State(v, current), Parameters(*numbers), problem.dynamics, **words)
+    values = [value for value in (out.spikes, *out.state) if value is not None]
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randint(-4, 5, value.shape, generator=generator).to(value.dtype) / 4 for value in values]
+    weights = [weight.to(value.device) for weight, value in zip(weights, values, strict=True)]
+    loss = sum((value * weight).sum() for value, weight in zip(values, weights, strict=True))
+    given_ = [leaf for leaf in leaves if leaf is not None]
+    found = torch.autograd.grad(loss, given_, allow_unused=True)
+    return values, [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(given_, found, strict=True)]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@given(problem=problems(max_steps=9), every=st.integers(1, 10))
+def test_same_bits(backend, problem, every):
+    plain, _ = outputs_and_gradients(problem, backend)
+    ours, _ = outputs_and_gradients(problem, backend, memory=Memory(recompute=every))
+    assert all(identical(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@given(st.data())
+def test_same_gradients_to_the_bit_where_arithmetic_is_exact(backend, data):
+    """Two steps on few dyadic numbers, of which one is computed again: no operation rounds."""
+    exact = {"surrogate": surrogate.Rectangle(2.0), "domain": st.sampled_from([None, (-1.5, 1.5)])}
+    problem = data.draw(problems(max_steps=2, max_degree=1, dyadic=True, **exact))
+    _, plain = outputs_and_gradients(problem, backend)
+    _, ours = outputs_and_gradients(problem, backend, memory=Memory(recompute=1))
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+def layer(**options):
+    numbers = Parameters(*map(torch.tensor, ([0.0, 0.9, 0.01], 1.0, 0.0, 1.0)))
+    dynamics = Dynamics(charge="map", reset="soft", domain=(-1.5, 1.5))
+    return lambda x: functional.run(x, None, numbers, dynamics, backend="cpp", membrane=False, **options)
+
+
+def alive():
+    """Storages of the tensors that Python holds, among them the arguments of what is to be computed again."""
+    storages = [t.untyped_storage() for t in gc.get_objects() if type(t) is torch.Tensor]
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+def test_what_is_kept():
+    """12 steps of 2 MiB: all membranes; or the states at the start and after 4 and 8 steps."""
+    x, plain, recomputing = torch.randn(12, 512, 1024).requires_grad_(), layer(), layer(memory=Memory(recompute=4))
+    cpp.empty_cache()
+    out = plain(x)
+    assert cpp.memory()[0] == out.spikes.nbytes + x.nbytes
+    del out
+    before = alive()
+    out = recomputing(x)
+    assert cpp.memory()[0] == 0  # no membrane (the spikes are joined in a tensor of PyTorch's own)
+    kept = sum(size for pointer, size in alive().items() if pointer not in before)
+    assert kept == out.spikes.nbytes + out.state.v.nbytes + 3 * 2 * MIB
+
+
+class Calls(TorchDispatchMode):
+    """Counts the fused forward's calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.snn_lnm.forward.cpp
+        return func(*args, **(kwargs or {}))
+
+
+def test_one_more_forward_and_none_without_gradients():
+    x = torch.randn(10, 3, 4).requires_grad_()
+    with Calls() as calls:
+        loss = layer(memory=Memory(recompute=4))(x).spikes.sum()
+        assert calls.count == 3
+        loss.backward()
+    assert calls.count == 6
+    with Calls() as calls, torch.no_grad():
+        layer(memory=Memory(recompute=4))(x)
+    assert calls.count == 1
+
+
+def test_the_membrane_asked_for_is_kept_anyway():
+    x = torch.randn(10, 3, 4).requires_grad_()
+    spikes, _, membrane = LNM(memory=Memory(recompute=2))(x, return_membrane=True)
+    law, _, h = LNM()(x, return_membrane=True)
+    assert torch.equal(spikes, law) and torch.equal(membrane, h)
+
+
+def norse_model():
+    return torch.nn.Sequential(pytest.importorskip("norse.torch").LIF())
+
+
+def spikingjelly_model():
+    return torch.nn.Sequential(pytest.importorskip("spikingjelly.activation_based.neuron").LIFNode(step_mode="m"))
+
+
+def fused_snntorch_model():
+    return torch.nn.Sequential(pytest.importorskip("snntorch").Leaky(beta=0.9, init_hidden=True))
+
+
+@pytest.mark.parametrize("build", [norse_model, spikingjelly_model, fused_snntorch_model])
+def test_swap_passes_it_on(build):
+    models = build(), build()
+    for model, every in zip(models, (None, 4), strict=True):
+        snn_lnm.swap(model, backend="cpp", memory=Memory(recompute=every))
+    if build is fused_snntorch_model:
+        models = [snn_lnm.fuse_time(model) for model in models]
+    results = []
+    for model, calls in zip(models, (1, 3), strict=True):
+        x = (3 * torch.randn(10, 2, 5, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        with Calls() as counted:
+            spikes = model(x)
+        spikes = spikes[0] if isinstance(spikes, tuple) else spikes
+        assert counted.count == calls
+        (spikes * torch.arange(spikes.numel()).view_as(spikes)).sum().backward()
+        results.append([spikes, x.grad])
+    assert spikes.any() and torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-5)
+
+
+def test_one_graph():
+    neuron, x = LNM.lif(degree=3, backend="cpp", memory=Memory(recompute=4)), torch.randn(10, 3, 4).requires_grad_()
+    compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager")
+    (law,) = torch.autograd.grad(neuron(x)[0].sum(), x)
+    (ours,) = torch.autograd.grad(compiled(x)[0].sum(), x)
+    assert torch.equal(ours, law)
+
+
+# ---- bfloat16
+
+HALF = Memory(dtype=torch.bfloat16)
+ENGINES = ["cpp", pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="no triton"))]
+
+
+def on_device(backend, value):
+    """``value``, a tensor or tuple, where the engine runs; Triton on a machine without a GPU is interpreted."""
+    if isinstance(value, torch.Tensor):
+        return value.to("cuda" if backend == "triton" and torch.cuda.is_available() else "cpu")
+    if isinstance(value, Dynamics) or value is None:
+        return value
+    return type(value)(*(on_device(backend, part) for part in value))
+
+
+def kept_membrane(out):
+    """What the fused operator's node holds for its backward pass."""
+    return out.spikes.grad_fn.saved_tensors[-1].cpu()
+
+
+def same_side(h, threshold, fire_at_threshold):
+    """The nearest bfloat16, or the next one if that lies across the threshold."""
+
+    def fires(value):
+        return (value.float() >= threshold) if fire_at_threshold else (value.float() > threshold)
+
+    nearest = h.bfloat16()
+    up, down = (torch.nextafter(nearest, torch.full_like(nearest, end)) for end in (torch.inf, -torch.inf))
+    return torch.where(fires(nearest) == fires(h), nearest, torch.where(fires(h), up, down))
+
+
+@pytest.mark.parametrize("at", [False, True])
+@pytest.mark.parametrize("threshold", [1.0, -0.7, 0.0, 0.3])
+@pytest.mark.parametrize("backend", ENGINES)
+def test_rounded_to_nearest_but_never_across_the_threshold(backend, threshold, at):
+    near = threshold + torch.linspace(-1, 1, 400) * 2.0 ** -torch.arange(4, 24).repeat_interleave(20)
+    wild = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 3.4e38, -3.4e38, threshold]
+    odd = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)  # NaNs that carry
+    h = torch.cat([near, torch.tensor(wild), odd, torch.randn(87)]).view(1, 4, 125).requires_grad_()
+    words = {"charge": "map", "reset": "none", "threshold": threshold, "fire_at_threshold": at, "memory": HALF}
+    x, zero = on_device(backend, h), on_device(backend, torch.zeros(1))
+    out = functional.lnm(x, zero, backend=backend, **words)  # f = 0: the membrane is the input
+    kept, expected = kept_membrane(out), same_side(h.detach(), torch.tensor(threshold), at)
+    assert kept.dtype == torch.bfloat16 and identical(kept, expected)
+    finite = h.detach()[h.detach().abs() < 1e38]
+    error = (kept[h.detach().abs() < 1e38].float() - finite).abs()
+    assert (error[finite.abs() > 1e-37] < 2.0**-7 * finite.abs()[finite.abs() > 1e-37]).all()
+    assert (expected != h.detach().bfloat16())[..., :100].any()  # rounding alone would cross
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", ENGINES)
+@fewer
+@given(st.data())
+def test_spikes_and_states_keep_their_bits(backend, dtype, data):
+    problem = data.draw(problems(dtype=torch.float32))
+    problem = on_device(backend, problem._replace(x=problem.x.to(dtype)))
+    plain, _ = outputs_and_gradients(problem, backend)
+    ours, _ = outputs_and_gradients(problem, backend, memory=HALF)
+    assert all(identical(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+@fewer
+@given(st.data())
+def test_gradients_are_those_at_the_kept_membrane(backend, data):
+    """The backward pass on the kept membrane, and on the same numbers in float32."""
+    problem, found = on_device(backend, data.draw(problems(dtype=torch.float32))), {}
+    backward = op._BACKWARDS[backend]
+
+    def spy(*arguments):
+        given_ = [a.float() if isinstance(a, torch.Tensor) and a.dtype == torch.bfloat16 else a for a in arguments]
+        found["float32"], found["bfloat16"] = backward(*given_), backward(*arguments)
+        assert any(a is not b for a, b in zip(given_, arguments, strict=True))
+        return found["bfloat16"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(op._BACKWARDS, backend, spy)
+        outputs_and_gradients(problem, backend, memory=HALF)
+    assert all(identical(a, b) for a, b in zip(found["bfloat16"], found["float32"], strict=True))
+
+
+def test_half_the_bytes_are_kept():
+    x, run = torch.randn(12, 512, 1024).requires_grad_(), layer(memory=HALF)
+    cpp.empty_cache()
+    out = run(x)
+    assert cpp.memory()[0] == out.spikes.nbytes + x.nbytes // 2
+    out.spikes.sum().backward()
+    assert x.grad is not None and x.grad.any()
+
+
+@pytest.mark.parametrize("single_step", [False, True])
+@pytest.mark.parametrize("reset", ["none", "hard"])
+def test_a_rounded_membrane_is_not_given_out(reset, single_step):
+    x = torch.randn(4, 2, 3).requires_grad_()
+    numbers, dynamics = Parameters(*map(torch.tensor, ([0.0, 0.9], 1.0, 0.0, 1.0))), Dynamics("map", reset)
+    words = {"single_step": single_step, "membrane": False, "backend": "cpp"}
+    full = functional.run(x, None, numbers, dynamics, **words)
+    half = functional.run(x, None, numbers, dynamics, memory=HALF, **words)
+    assert half.membrane.numel() == 0 and half.membrane.dtype == torch.float32
+    assert torch.equal(full.state.v, half.state.v)
+
+
+def test_it_trains_as_well():
+    """Gradients of a layer that fires: close to those of the membrane in full."""
+    x = torch.randn(50, 8, 64).requires_grad_()
+    d = torch.randn(50, 8, 64)
+    full, half = (torch.autograd.grad(layer(memory=m)(x).spikes, x, d)[0] for m in (Memory(), HALF))
+    assert not torch.equal(full, half)
+    assert (full - half).norm() < 2.0**-7 * full.norm()
+
+
+def test_float64_is_not_halved():
+    with pytest.raises(ValueError, match="arithmetic is float32, got"):
+        functional.lnm(torch.randn(3, 1, 1).double(), torch.zeros(2).double(), memory=HALF)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize("wrong, kind", [(None, TypeError), ({"recompute": 2}, TypeError), (4, TypeError)])
+def test_not_a_memory(wrong, kind):
+    with pytest.raises(kind, match="memory must be a"):
+        LNM(memory=wrong)
+
+
+def test_other_dtypes_are_refused():
+    with pytest.raises(ValueError, match=r"must be torch\.bfloat16 or None"):
+        LNM(memory=Memory(dtype=torch.float16))
+
+
+@pytest.mark.parametrize("every, kind", [(0, ValueError), (-3, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_bad_numbers_of_steps(every, kind):
+    x, model = torch.randn(4, 2, 3), torch.nn.Sequential(torch.nn.Identity())
+    for call in (
+        lambda: LNM(memory=Memory(recompute=every)),
+        lambda: layer(memory=Memory(recompute=every))(x),
+        lambda: functional.lnm(x, torch.tensor([0.0, 1.0]), memory=Memory(recompute=every)),
+        lambda: snn_lnm.swap(model, memory=Memory(recompute=every)),
+    ):
+        with pytest.raises(kind, match="recompute must be"):
+            call()
+
+
+def test_without_the_membrane():
+    out = functional.lnm(torch.randn(4, 2, 3), torch.tensor([0.0, 0.9]), charge="map", memory=Memory(recompute=2))
+    assert out.membrane.numel() == 0 and out.spikes.shape == (4, 2, 3)
