@@ -65,7 +65,7 @@ def build(folder: Path, cell: Cell) -> None:
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     commands = [
         [interpreter(cell.python), "-m", "venv", str(folder)],
-        [*pip, "install", *cell.packages, "--editable", ".[dev]"],
+        [*pip, "install", "--no-compile", *cell.packages, "--editable", ".[dev]"],
         [*pip, "uninstall", "--yes", *cell.without],
     ]
     for command in commands if cell.without else commands[:2]:
