@@ -1,4 +1,4 @@
-.PHONY: demo test test-matrix bench bench-gpu
+.PHONY: demo test test-matrix coverage bench bench-gpu
 PYTHON := .venv/bin/python
 
 .venv/.installed: pyproject.toml
@@ -17,6 +17,9 @@ test: .venv/.installed
 
 test-matrix:
 	python3 tests/matrix.py
+
+coverage: .venv/.installed
+	$(PYTHON) tests/covered.py
 
 bench: .venv/.installed
 	$(PYTHON) -m benchmarks.layer --compile

@@ -7,18 +7,22 @@ has to give the loop's outputs and gradients exactly.
 
 import copy
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import norse.torch as norse
 import snntorch as snn
 import torch
 from hypothesis import strategies as st
 from snntorch import utils
-from spikingjelly.activation_based import functional, layer, neuron
-from spikingjelly.activation_based import surrogate as jelly
 from torch import nn
 
 import snn_lnm
 from snn_lnm.surrogate import Rectangle
+
+HAS_SPIKINGJELLY = find_spec("spikingjelly") is not None
+if HAS_SPIKINGJELLY:
+    from spikingjelly.activation_based import functional, layer, neuron
+    from spikingjelly.activation_based import surrogate as jelly
 
 CHANNELS, SIZE, CLASSES = 2, 4, 3
 
@@ -59,8 +63,9 @@ class Case:
 FRAMEWORKS = {
     "snntorch": (leaky, nn.Conv2d, nn.Flatten, nn.Linear, nn.Sequential),
     "norse": (lif_cell, nn.Conv2d, nn.Flatten, nn.Linear, norse.SequentialState),
-    "spikingjelly": (lif_node, layer.Conv2d, layer.Flatten, layer.Linear, nn.Sequential),
 }
+if HAS_SPIKINGJELLY:
+    FRAMEWORKS["spikingjelly"] = (lif_node, layer.Conv2d, layer.Flatten, layer.Linear, nn.Sequential)
 
 
 @st.composite
