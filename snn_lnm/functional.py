@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_lnm import engines, reference
-from snn_lnm.memory import FULL, Memory, check_memory, membrane_dtype, recomputing
+from snn_lnm.memory import FULL, Memory, can_recompute, check_memory, membrane_dtype, recomputing
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Dynamics,
@@ -112,7 +112,7 @@ def run(
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
-    ``membrane``, an engine that need not keep it for the backward pass may leave it empty, `[0]`.
+    ``membrane`` the one returned is empty, `[0]`.
     """
     check_input(x)
     check_memory(memory)
@@ -126,6 +126,8 @@ def run(
     ]
     parameters = Parameters(*cast("list[Tensor]", numbers))
     if state is not None:
+        if not isinstance(cast(object, state), State):
+            raise TypeError(f"state must be a snn_lnm.State(v, current) or None, got {type(state).__name__}.")
         v = check_state("v", state.v, step, x)
         current = check_state("current", state.current, step, x)
         if current is not None and parameters.alpha is None:
@@ -141,10 +143,12 @@ def run(
     start = State(v, current)
     if not single_step and x.shape[0] == 0:
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
-    engine = engines.choose(x, parameters, dynamics, backend, membrane_dtype(x, memory))
-    if memory.recompute is not None and not single_step and not membrane and torch.is_grad_enabled():
+    kept_dtype = membrane_dtype(x, FULL if single_step else memory)
+    engine = engines.choose(x, parameters, dynamics, backend, kept_dtype)
+    if memory.recompute is not None and not single_step and not membrane and can_recompute():
         engine = recomputing(engine, memory.recompute)
-    return Output(*engine(x, start, parameters, dynamics, single_step, membrane))
+    spikes, h, last = engine(x, start, parameters, dynamics, single_step, membrane)
+    return Output(spikes, h if membrane else start.v.new_empty(0), last)
 
 
 def currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:

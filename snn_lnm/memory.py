@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-from snn_lnm.engines import Engine
+from snn_lnm.engines import Engine, transformed
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
+from snn_lnm.surrogate import Surrogate
 
-__all__ = ["FULL", "Memory", "check_memory", "membrane_dtype", "recomputing"]
+__all__ = ["FULL", "Memory", "can_recompute", "check_memory", "membrane_dtype", "recomputing"]
 
 
 class Memory(NamedTuple):
     """How much of a sequence is kept for the backward pass. Default: the membrane, one float per element.
 
-    A membrane that the caller asks for is kept anyway, in full: then neither option has anything to spare.
+    Both options are about whole sequences (`LNM`, Norse's `LIF`, networks of `fuse_time`): one step of a user's
+    own loop keeps what it needs. A membrane that the caller asks for is kept anyway, in full.
 
     Attributes:
         recompute: K, to keep the state of every K-th step and the input, and to compute the membranes between
             again. Same bits of spikes and states, same gradients but for the order of their sums.
-        dtype: ``torch.bfloat16``, for inputs whose arithmetic is float32: the compiled engines keep the membrane h
-            in half the bytes. Spikes and states keep their bits. Gradients are evaluated at ``h·(1 + e)``,
-            ``|e| < 2^-7`` (``2^-8`` unless h is next to the threshold): h is rounded to nearest but never across the
-            threshold, so that the backward pass finds the spikes of the forward. The reference engine keeps
-            all of it in full.
+        dtype: ``torch.bfloat16``, for inputs whose arithmetic is float32: the compiled engines keep the membrane in
+            half the bytes, as its distance to the threshold (as itself if the threshold is beyond ±100). Spikes and
+            states keep their bits, and the backward pass finds the same spikes. Gradients are those at a membrane
+            ``h + e·(h - threshold)``, ``|e| <= 2^-9``. The reference engine keeps all of it in full.
     """
 
     recompute: int | None = None
@@ -42,7 +44,8 @@ def check_memory(memory: object) -> None:
         raise TypeError(f"memory must be a snn_lnm.Memory, got {memory!r}.")
     every, dtype = cast("tuple[object, object]", memory)
     if isinstance(every, bool) or not isinstance(every, (int, type(None))):
-        raise TypeError(f"memory.recompute must be a number of steps or None, got {every!r}.")
+        hint = ": write Memory(dtype=...)" if isinstance(every, torch.dtype) else ""
+        raise TypeError(f"memory.recompute must be a number of steps or None, got {every!r}{hint}.")
     if every is not None and every < 1:
         raise ValueError(f"memory.recompute must be at least 1 step, got {every}.")
     if dtype not in (None, torch.bfloat16):
@@ -70,14 +73,24 @@ def recomputing(engine: Engine, every: int) -> Engine:
     def run(
         x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
     ) -> tuple[Tensor, Tensor, State]:
+        # As tensors of their own, so that autograd sees what is changed in place between forward and backward.
+        def advance(part: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, State]:
+            start, numbers = State(*tensors[:2]), Parameters(*tensors[2:])
+            return engine(part, start, numbers, dynamics, single_step, membrane)
+
+        draws = not isinstance(dynamics.surrogate, Surrogate)  # a callable of the user's may
         spikes: list[Tensor] = []
         for part in cast("list[Tensor]", x.split(every)):
             s, _, state = torch.utils.checkpoint.checkpoint(
-                *(engine, part, state, parameters, dynamics, single_step, membrane),
-                use_reentrant=False,
-                preserve_rng_state=False,
+                *(advance, part, *state, *parameters), use_reentrant=False, preserve_rng_state=draws
             )
             spikes.append(s)
         return torch.cat(spikes), x.new_empty(0, dtype=state.v.dtype), state
 
     return run
+
+
+def can_recompute() -> bool:
+    """Not inside `torch.func`, which knows no saved-tensor hooks, nor in an exported program, which has no backward."""
+    exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", bool)  # since torch 2.7
+    return torch.is_grad_enabled() and not transformed() and not exporting()

@@ -257,7 +257,7 @@ class LNM(HasDynamics):
         return (
             f"degree={self.degree}, layout={layout}, charge={d.charge!r}, reset={d.reset!r}, "
             f"detach_reset={d.detach_reset}, surrogate={d.surrogate}, domain={d.domain}, "
-            f"learned={learned}, backend={self.backend!r}"
+            f"learned={learned}, backend={self.backend!r}" + ("" if self.memory == FULL else f", memory={self.memory}")
         )
 
 
@@ -278,6 +278,8 @@ def _number(name: str, value: Tensor | float) -> Tensor:
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}.")
         return check_finite(name, value.detach().clone())
+    if name == "coefficients":
+        raise TypeError(f"coefficients must be a tensor, [D+1] for example, got {value!r}.")
     if isinstance(value, bool) or not isinstance(cast(object, value), (int, float)):
         raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
     if not math.isfinite(value):

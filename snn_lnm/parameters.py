@@ -110,8 +110,7 @@ class Dynamics:
         _choice("reset", self.reset, Reset)
         _choice("synapse", self.synapse, Synapse)
         _choice("extension", self.extension, Extension)
-        if isinstance(self.surrogate, str) or not callable(self.surrogate):
-            object.__setattr__(self, "surrogate", surrogates.get(self.surrogate))
+        object.__setattr__(self, "surrogate", surrogates.get(self.surrogate))
         if self.domain is not None:
             try:
                 lo, hi = (float(edge) for edge in self.domain)
@@ -275,6 +274,8 @@ def check_input(x: object) -> Tensor:
     if x.dtype not in STATE_DTYPE:
         supported = ", ".join(str(dtype) for dtype in STATE_DTYPE)
         raise TypeError(f"the input is {x.dtype}: expected one of {supported} (x.float() converts).")
+    if x.layout != torch.strided:
+        raise TypeError(f"the input is {x.layout}: expected a dense tensor (x.to_dense() converts).")
     return x
 
 

@@ -84,7 +84,8 @@ def swap(
         neuron: ``"qif"``: quadratic neurons, degree 2. They too start at the neuron they replace, so they
             learn coefficients, not a, u_1 and u_2, which cannot express a leaky neuron.
         strict: raise if a spiking neuron of a known framework cannot be swapped.
-        learn_coefficients, domain, backend, memory: as for :class:`snn_lnm.LNM`.
+        learn_coefficients, domain, backend, memory: as for :class:`snn_lnm.LNM`. ``memory`` acts where
+            neurons get whole sequences: Norse's `LIF`, step-mode 'm', or :func:`snn_lnm.fuse_time` after this.
 
     Returns:
         :class:`SwapReport`, one row per neuron; neurons that stay are listed with the reason.
@@ -108,7 +109,10 @@ def swap(
         if isinstance(module, adapter.swapped):
             raise CannotSwap("already learnable")
         new = _entry(adapter.replace, module)(module, options)
-        cast(LearnableNeuron, new).memory = memory
+        if isinstance(new, LearnableNeuron):
+            new.memory = memory
+        elif memory != FULL:
+            raise CannotSwap(f"{type(new).__name__} has no memory options")
         return new
 
     return _exchange(model, lambda adapter: adapter.native, build, strict)

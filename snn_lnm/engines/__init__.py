@@ -24,7 +24,7 @@ _COMPILED = tuple(BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
-__all__ = ["Backend", "Engine", "check_name", "choose", "explain"]
+__all__ = ["Backend", "Engine", "check_name", "choose", "explain", "transformed"]
 
 _OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
 _MISSING: dict[str, Callable[[], str | None]] = {
@@ -34,7 +34,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
 _warned: set[str] = set()
 
 
-def _transformed() -> bool:
+def transformed() -> bool:
     """Within `torch.func.grad`, `vmap` and the like, where tensors may have no values to look at."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] - no public one
 
@@ -42,7 +42,7 @@ def _transformed() -> bool:
 def _run_reference(
     x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
-    if parameters.coefficients.device.type == "cpu" and not (torch.compiler.is_compiling() or _transformed()):
+    if parameters.coefficients.device.type == "cpu" and not (torch.compiler.is_compiling() or transformed()):
         check_finite("coefficients", parameters.coefficients)
     if not single_step:
         return reference.scan(x, state, parameters, dynamics)
@@ -54,7 +54,7 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     """Why ``backend`` cannot run this, in a sentence; None if it can."""
     if backend == "reference":
         return None
-    if _transformed():
+    if transformed():
         return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
     if type(dynamics.surrogate) not in _COMPILED:
         return (

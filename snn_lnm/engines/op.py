@@ -47,11 +47,11 @@ _BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.backward, name) fo
 
 def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
     """The C++ overloads until their library is there: it registers itself for CPU tensors when loaded."""
-    device = next(a.device for a in reversed(arguments[:_INPUTS]) if isinstance(a, Tensor))
-    if device.type != "cpu":
-        raise ValueError(f"the cpp engine runs on CPU tensors, got one on {device}.")
+    op = ops["cpp"]
+    if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CPU"):  # pyright: ignore[reportPrivateUsage] - no other way to ask
+        raise NotImplementedError(f"{op.name()} runs on dense CPU tensors only.")
     cpp.load()
-    return ops["cpp"](*arguments)
+    return op(*arguments)
 
 
 def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
@@ -260,11 +260,9 @@ def run(
     spikes, h, last_v, last_current = call(*arguments)
     if kept == arithmetic and single_step and dynamics.state_is_membrane:
         last_v = h
-    if kept != arithmetic:
-        h = last_v.new_empty(0)  # none, or rounded: not for the caller
     last = State(last_v, None if state.current is None else last_current)
     if order is None:
         return spikes, h, last
     back = sorted(range(len(order)), key=lambda i: order[i])
-    h = _permute(h, back, first) if kept == arithmetic else h
+    h = _permute(h, back, first) if membrane else h
     return _permute(spikes, back, first), h, State(*(_permute(value, back, 0) for value in last))

@@ -9,7 +9,7 @@ BITS = "tests/test_engines.py::test_same_bits"
 GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 DETACHED = "tests/test_gradients.py::test_detached_resets_are_the_reference_s"
 OUTSIDE = "tests/test_gradients.py::test_gradcheck_outside_the_domain"
-KEPT = "tests/test_memory_options.py::test_rounded_to_nearest_but_never_across_the_threshold"
+KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 

@@ -245,10 +245,17 @@ MUTANTS = [
         MEMORY + "same_bits",
     ),
     mutant(
-        "engines/op.py",
-        "the rounded membrane is given to the caller",
-        "if kept != arithmetic:",
-        "if kept is None:",
-        MEMORY + "a_rounded_membrane_is_not_given_out",
+        "functional.py",
+        "a step is rounded, too",
+        "membrane_dtype(x, FULL if single_step else memory)",
+        "membrane_dtype(x, memory)",
+        MEMORY + "one_step_is_kept_as_without_options",
+    ),
+    mutant(
+        "memory.py",
+        "autograd does not see the state",
+        "start, numbers = State(*tensors[:2])",
+        "start, numbers = State(state.v, state.current)",
+        MEMORY + "a_change_in_place_before_the_backward_pass_is_seen",
     ),
 ]

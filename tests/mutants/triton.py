@@ -5,7 +5,7 @@ from tests.mutants.mutant import Mutant
 BITS = "tests/test_triton_bits.py::test_same_bits"
 GRADIENTS = "tests/test_triton_gradients.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 DETACHED = "tests/test_triton_gradients.py::test_detached_resets_are_the_reference_s"
-KEPT = "tests/test_memory_options.py::test_rounded_to_nearest_but_never_across_the_threshold"
+KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
 KEPT_GRADIENTS = "tests/test_memory_options.py::test_gradients_are_those_at_the_kept_membrane"
 RUNS = "tests/test_triton_gradients.py::test_gradients_are_the_same_from_run_to_run"
 
@@ -24,9 +24,19 @@ def launcher(why: str, old: str, new: str, *tests: str) -> Mutant:
 
 MUTANTS = [
     law("> is >=", "return u >= 0 if D.fire_at_threshold else u > 0", "return u >= 0"),
-    law("the kept membrane may cross the threshold", "tl.where(kept, nearest, bits + away)", "nearest", KEPT),
+    law(
+        "the kept membrane may cross the threshold",
+        "== fires, nearest, bits + away)",
+        "== fires, nearest, nearest)",
+        KEPT,
+    ),
     law("a kept NaN becomes infinity", "tl.where(h == h, nearest, 0x7FC00000)", "nearest", KEPT),
-    kernels("the kept membrane starts at zero", "tl.where(t > 0, before, start)", "before", KEPT_GRADIENTS),
+    kernels(
+        "the kept membrane starts at zero",
+        "tl.where(t > 0, before + n.center, start)",
+        "before + n.center",
+        KEPT_GRADIENTS,
+    ),
     law("Horner drops θ_0", "static_range(D.degree - 1, -1, -1)", "static_range(D.degree - 1, 0, -1)"),
     law("a hard reset goes to zero", "(1 - s) * h + s * n.v_reset", "(1 - s) * h"),
     law("a soft reset adds", "return h - s * n.threshold", "return h + s * n.threshold"),

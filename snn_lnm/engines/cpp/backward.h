@@ -53,6 +53,13 @@ struct Backward {
   template <bool UNIFORM>
   static constexpr int64_t kRows = UNIFORM ? 4 : 16;
 
+  // The membrane as the forward pass had it, or as close as it was kept.
+  template <class V>
+  LNM_INLINE V kept(const T* row, int64_t n, const Numbers<V>& number) const {
+    const V value = load<V>(row, n);
+    return h.converts() ? value + number.center : value;
+  }
+
   // The current of every step, [steps, vectors]: recomputed instead of being kept from the forward.
   template <bool UNIFORM>
   void recompute_currents(int64_t base, int64_t width, const std::vector<Numbers<Vec<T>>>& numbers,
@@ -113,7 +120,7 @@ struct Backward {
       if (need_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
       const T* h_row = h.row((plan.steps - 1) * plan.neurons + base, width, 0, h_buffer);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
-        membrane[j] = load<V>(h_row + j * L, n);
+        membrane[j] = kept(h_row + j * L, n, UNIFORM ? shared : numbers[j]);
         d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
         d_next[j] = V{};
@@ -143,7 +150,7 @@ struct Backward {
             __builtin_prefetch(next_row + j * L);
             __builtin_prefetch(next_d_row + j * L);
           }
-          V before = load<V>(before_row + j * L, n);
+          V before = t > 0 ? kept(before_row + j * L, n, number) : load<V>(before_row + j * L, n);
           membrane[j] = before;
           if (resets) before = reset(before, fire(before, number, d), number, d);
           V c = currents_row ? currents_row[j] : V{};

@@ -61,7 +61,7 @@ struct Forward {
           state[j] = after_reset(membrane, s, number, d);
           store(spikes_row + j * L, s, n);
           if constexpr (std::is_same_v<T, float>) {
-            if (rounds) store(h_row + j * L, bfloat16_of_membrane(membrane, number, d), n);
+            if (rounds) store(h_row + j * L, distance_in_bfloat16(membrane, number, d), n);
           }
           if (h_row && !rounds) store(h_row + j * L, membrane, n);
           if (last_row) store(last_row + j * L, d.state_is_membrane() ? membrane : state[j], n);

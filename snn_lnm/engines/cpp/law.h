@@ -31,6 +31,7 @@ struct Numbers {
   V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
   V lowest_slope, slope;  // of the line outside the domain
   V below, above;         // what joins that line to the polynomial at either end
+  V center;               // a membrane kept in bfloat16 is kept as its distance from here
 
   void complete(const Dynamics& d);
 };
@@ -60,6 +61,8 @@ void Numbers<V>::complete(const Dynamics& d) {
   slope = d.degree ? select(theta[1] < lowest_slope, lowest_slope, held) : V{};
   below = horner(lo, *this, d.degree) - (slope * lo + theta[0]);
   above = horner(hi, *this, d.degree) - (slope * hi + theta[0]);
+  // A huge threshold, of an output that shall never fire, is no place to measure from.
+  center = select(abs(threshold) <= 100, threshold, V{});
 }
 
 template <class V>
@@ -100,13 +103,14 @@ LNM_INLINE inline V fire(V h, const Numbers<V>& n, const Dynamics& d) {
   return select(above_threshold(u, d), splat<V>(1), V{});
 }
 
-// The bfloat16 nearest to h of those on its side of the threshold, so that the backward pass finds the same spike.
-LNM_INLINE inline Floats bfloat16_of_membrane(Floats h, const Numbers<Floats>& n, const Dynamics& d) {
+// The membrane's distance from the center in bfloat16: the nearest of those that leave it on its side of the
+// threshold, so that the backward pass finds the same spike.
+LNM_INLINE inline Floats distance_in_bfloat16(Floats h, const Numbers<Floats>& n, const Dynamics& d) {
+  const Floats distance = h - n.center, nearest = nearest_bfloat16(distance);
   const auto fires = above_threshold(h - n.threshold, d);
-  const Floats nearest = nearest_bfloat16(h);
-  const Words away = (Words)(fires == (h > 0));  // rounded so, the magnitude grows
-  const Floats same_side = (Floats)(((Words)h + (away & 0xffff)) & 0xffff0000);
-  return select(above_threshold(nearest - n.threshold, d) == fires, nearest, same_side);
+  const Words away = (Words)(fires == (distance > 0));  // rounded so, the magnitude grows
+  const Floats same_side = (Floats)(((Words)distance + (away & 0xffff)) & 0xffff0000);
+  return select(above_threshold((nearest + n.center) - n.threshold, d) == fires, nearest, same_side);
 }
 
 template <class V>

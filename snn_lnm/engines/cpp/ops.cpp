@@ -45,6 +45,9 @@ struct Law {
                      : reset == "none"      ? Reset::none
                      : reset == "hard_next" ? Reset::hard_next
                                             : Reset::soft_next;
+    TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), "no surrogate ", surrogate, ".");
+    TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
+    TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
     dynamics.synapse = alpha.has_value();
     dynamics.euler = synapse == "euler";
     dynamics.surrogate = kSameFormula[surrogate];
@@ -56,7 +59,20 @@ struct Law {
     dynamics.fire_at_threshold = fire_at_threshold;
     dynamics.smooth = smooth;
     dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
+    check_sizes(inner);
     check_finite();
+  }
+
+  // What would read or write beyond a tensor. Python says it in better words; the operators can be called without it.
+  void check_sizes(int64_t inner) const {
+    TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, "degree ", dynamics.degree, " is not in 0..8.");
+    const std::initializer_list<int64_t> sizes = {coefficients.numel() / (dynamics.degree + 1), threshold.numel(),
+                                                  v_reset.numel(), gain.numel(), alpha ? alpha->numel() : 1};
+    for (int64_t size : sizes) {
+      TORCH_CHECK_VALUE(size == 1 || size == groups(), "a parameter of ", size, " values among some of ", groups(), ".");
+    }
+    TORCH_CHECK_VALUE(groups() == 1 || (inner > 0 && plan.neurons % (inner * groups()) == 0), plan.neurons,
+                      " neurons are no multiple of ", groups(), " groups of ", inner, ".");
   }
 
   int64_t groups() const {
@@ -119,6 +135,19 @@ template <class T>
 const T* pointer(const Maybe& t) {
   return t ? t->const_data_ptr<T>() : nullptr;
 }
+void check_states(const Plan& plan, const Tensor& v, const Maybe& current, const Maybe& alpha) {
+  TORCH_CHECK_VALUE(v.numel() == plan.neurons, "v has ", v.numel(), " values, one step ", plan.neurons, ".");
+  TORCH_CHECK_VALUE(alpha.has_value() == current.has_value(), "alpha and current belong together.");
+  TORCH_CHECK_VALUE(!current || current->numel() == plan.neurons, "current does not have one step's values.");
+}
+void check_membrane_type(const Tensor& x, at::ScalarType type) {
+  TORCH_CHECK_TYPE(type == arithmetic(x) || (type == at::kBFloat16 && arithmetic(x) == at::kFloat),
+                   "the membrane of ", x.scalar_type(), " inputs cannot be ", type, ".");
+}
+void check_gradient(const Maybe& d, at::ScalarType type, int64_t numel) {
+  TORCH_CHECK_TYPE(!d || d->scalar_type() == type, "a gradient is ", d->scalar_type(), ", expected ", type, ".");
+  TORCH_CHECK_VALUE(!d || d->numel() == numel, "a gradient has ", d->numel(), " values, expected ", numel, ".");
+}
 Maybe contiguous(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
@@ -132,6 +161,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   const Maybe c_start = contiguous(current);
   Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
+  check_states(law.plan, v, current, alpha);
+  check_membrane_type(x, membrane.value_or(arithmetic(x)));
   const auto state = x.options().dtype(arithmetic(x));
   const bool membrane_is_last = membrane == arithmetic(x) && single_step && law.dynamics.state_is_membrane();
   Tensor spikes = allocate(x.sizes(), x.options());
@@ -176,7 +207,7 @@ Tensor gradient(const Plan& plan, const std::vector<double>& total, const Tensor
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     const Maybe& d_spikes_any, const Maybe& d_h_any, const Maybe& d_last_v_any, const Maybe& d_last_current_any,
-    const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& h, const Tensor& coefficients,
+    const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& h_any, const Tensor& coefficients,
     const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
     bool single_step, std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
@@ -189,7 +220,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   const bool need_parameters = std::any_of(need.begin(), need.end(), std::identity{});
   const bool need_currents = need[3] || need[4];  // the gradients of gain and alpha are sums over them
   const Tensor x = need_currents ? x_any.contiguous() : x_any;
-  const Tensor v_start = v.contiguous();
+  check_states(law.plan, v, current, alpha);
+  check_membrane_type(x_any, h_any.scalar_type());
+  TORCH_CHECK_VALUE(h_any.numel() == x_any.numel(), "h has ", h_any.numel(), " values, the input ", x_any.numel(), ".");
+  check_gradient(d_spikes, x_any.scalar_type(), x_any.numel());
+  check_gradient(d_h, arithmetic(x_any), x_any.numel());
+  check_gradient(d_last_v, arithmetic(x_any), law.plan.neurons);
+  check_gradient(d_last_current, arithmetic(x_any), law.plan.neurons);
+  const Tensor v_start = v.contiguous(), h = h_any.contiguous();
   const auto state = x.options().dtype(arithmetic(x));
   Tensor d_x = allocate(x.sizes(), x.options());
   Tensor d_v = need_state ? at::empty(v.sizes(), state) : at::empty({0}, state);

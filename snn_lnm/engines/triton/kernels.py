@@ -17,8 +17,9 @@ import triton.language as tl
 from snn_lnm.engines.triton.law import (
     Numbers,
     after_reset,
-    bfloat16_of_membrane,
+    center_of,
     charge_backward,
+    distance_in_bfloat16,
     fire,
     line_slope,
     lowest_slope,
@@ -76,7 +77,7 @@ def load_numbers(p, pointers, MANY: tl.constexpr, SHARED: tl.constexpr, D: tl.co
     alpha = gain if D.synapse == "" else load_number(pointers[4], 0, 1, p, MANY[4], SHARED)
     lowest = lowest_slope(gain, D)
     slope = line_slope(coefficients, lowest, D)
-    return Numbers(coefficients, threshold, v_reset, gain, alpha, slope, lowest, 1.0 / gain)
+    return Numbers(coefficients, threshold, v_reset, gain, alpha, slope, lowest, 1.0 / gain, center_of(threshold))
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -110,7 +111,7 @@ def forward_kernel(
                 if h_ptr.dtype.element_ty == h.dtype:
                     tl.store(h_ptr + row + p.lane, h, p.mask)
                 else:
-                    tl.store(h_ptr + row + p.lane, bfloat16_of_membrane(h, n, D), p.mask)
+                    tl.store(h_ptr + row + p.lane, distance_in_bfloat16(h, n, D), p.mask)
         tl.store(last_v_ptr + base + p.lane, h if D.state_is_membrane else entering, p.mask)
         if D.synapse != "":
             tl.store(last_current_ptr + base + p.lane, synaptic, p.mask)
@@ -184,7 +185,10 @@ def backward_kernel(
         if currents_ptr is not None:
             recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D)
         h = tl.load(h_ptr + base + (steps - 1) * neurons + p.lane, p.mask, 0.0).to(dtype)
-        start = zero if h_ptr.dtype.element_ty == dtype else tl.load(v_ptr + base + p.lane, p.mask, 0.0)
+        start = zero
+        if h_ptr.dtype.element_ty != dtype:
+            h += n.center
+            start = tl.load(v_ptr + base + p.lane, p.mask, 0.0)
         d_state = zero
         d_synaptic = zero
         d_next = zero
@@ -204,7 +208,7 @@ def backward_kernel(
                 before = tl.load(before_ptr + p.lane, p.mask, 0.0)
             else:
                 before = tl.load(h_ptr + (row - neurons) + p.lane, p.mask & (t > 0), 0.0).to(dtype)
-                before = tl.where(t > 0, before, start)
+                before = tl.where(t > 0, before + n.center, start)
             d_membrane, d_threshold, d_v_reset = reset_backward(h, d_s, d_spikes_ptr is not None, d_state, d_next, n, D)
             if d_h_ptr is not None:
                 d_membrane += tl.load(d_h_ptr + row + p.lane, p.mask, 0.0)

@@ -38,7 +38,8 @@ class Options(NamedTuple):
 class Numbers(NamedTuple):
     """The law's numbers; ``slope`` is λ of the line outside the domain, ``lowest`` the end of its range.
 
-    ``inverse`` is 1/g where the gain divides: good enough for gradients, which need not keep bits.
+    ``inverse`` is 1/g where the gain divides: good enough for gradients, which need not keep bits. ``center`` is
+    where a membrane that is kept in bfloat16 is measured from.
     """
 
     coefficients: Any
@@ -49,6 +50,7 @@ class Numbers(NamedTuple):
     slope: Any
     lowest: Any
     inverse: Any
+    center: Any
 
 
 @triton.jit
@@ -139,15 +141,25 @@ def fire(h, n, D: tl.constexpr):
 
 
 @triton.jit
-def bfloat16_of_membrane(h, n, D: tl.constexpr):
-    """The bfloat16 nearest to h of those on its side of the threshold. (It is the upper half of a float32.)"""
-    bits = h.to(tl.uint32, bitcast=True)
+def center_of(threshold):
+    """A membrane kept in bfloat16 is kept as its distance from here; a huge threshold is no place to measure from."""
+    return tl.where(tl.abs(threshold) <= 100, threshold, 0.0)
+
+
+@triton.jit
+def distance_in_bfloat16(h, n, D: tl.constexpr):
+    """The membrane's distance from the center: the nearest that leaves it on its side of the threshold.
+
+    (A bfloat16 is the upper half of a float32.)
+    """
+    distance = h - n.center
+    bits = distance.to(tl.uint32, bitcast=True)
     nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     nearest = tl.where(h == h, nearest, 0x7FC00000)  # rounding must not turn a NaN into infinity
     fires = above_threshold(h - n.threshold, D)
-    away = tl.where(fires == (h > 0), 0xFFFF, 0)  # rounded so, the magnitude grows
-    kept = above_threshold(nearest.to(tl.float32, bitcast=True) - n.threshold, D) == fires
-    upper = tl.where(kept, nearest, bits + away) >> 16
+    away = tl.where(fires == (distance > 0), 0xFFFF, 0)  # rounded so, the magnitude grows
+    found = nearest.to(tl.float32, bitcast=True) + n.center
+    upper = tl.where(above_threshold(found - n.threshold, D) == fires, nearest, bits + away) >> 16
     return upper.to(tl.uint16).to(tl.bfloat16, bitcast=True)
 
 
