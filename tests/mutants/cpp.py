@@ -136,8 +136,8 @@ MUTANTS = [
     ),
     ops(
         "a state's stride is ignored",
-        "const Tensor v_start = v.contiguous();\n  const auto state",
-        "const Tensor v_start = v;\n  const auto state",
+        "v_start = v.contiguous(), h = h_any",
+        "v_start = v, h = h_any",
         "tests/test_properties_module.py::test_gradients_of_any_strides",
     ),
     ops(
