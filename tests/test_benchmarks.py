@@ -36,7 +36,7 @@ def audit():
 
 def test_quadratic_neuron_beside_spikingjelly(tmp_path):
     pytest.importorskip("triton")
-    pytest.importorskip("spikingjelly")
+    pytest.importorskip("spikingjelly.activation_based")
     file = tmp_path / "peers.json"
     command = [sys.executable, "-m", "benchmarks.peers_audit", "--only", "QIF, detached", "--json", str(file)]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}

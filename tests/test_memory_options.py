@@ -281,7 +281,7 @@ SPIKES = [surrogate.ATan(), surrogate.FastSigmoid(25.0), surrogate.Sigmoid(10.0)
 @pytest.mark.parametrize("spike", SPIKES, ids=str)
 @pytest.mark.parametrize("reset", ["hard", "soft", "none", "hard_next", "soft_next"])
 def test_gradients_stay_close(spike, reset):
-    """Smooth surrogates, steep ones too: a layer of cubic neurons that fire; in norm, and to the unit of the rounding, 2^-9.
+    """Smooth surrogates, steep ones too: cubic neurons that fire; in norm, and to the unit of the rounding, 2^-9.
 
     (A piecewise constant one jumps at the edges of its window, wherever the membrane is rounded.)
     """

@@ -253,9 +253,9 @@ MUTANTS = [
     ),
     mutant(
         "memory.py",
-        "autograd does not see the state",
+        "the state is that of the end",
         "start, numbers = State(*tensors[:2])",
         "start, numbers = State(state.v, state.current)",
-        MEMORY + "a_change_in_place_before_the_backward_pass_is_seen",
+        MEMORY + "same_gradients_to_the_bit_where_arithmetic_is_exact",
     ),
 ]
