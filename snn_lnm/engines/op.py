@@ -55,22 +55,22 @@ def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    alpha, single_step, reset, membrane = rest[4], rest[6], rest[8], rest[-1]
+    law, membrane = triton.Law(*rest[:-1]), rest[-1]
     dtype = STATE_DTYPE[x.dtype]
     nothing = x.new_empty(0, dtype=dtype)
-    membrane_is_last = membrane == dtype and single_step and reset not in ("hard", "soft")
+    membrane_is_last = membrane == dtype and law.single_step and law.reset not in ("hard", "soft")
     return (
         x.new_empty(x.shape),
         nothing if membrane is None else x.new_empty(x.shape, dtype=membrane),
         nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype),
-        x.new_empty(0 if alpha is None else v.shape, dtype=dtype),
+        x.new_empty(0 if law.alpha is None else v.shape, dtype=dtype),
     )
 
 
 def _backward_fake(
-    d_spikes: Any, d_h: Any, d_last_v: Any, d_last_current: Any, x: Tensor, v: Tensor, *rest: Any
+    d_spikes: Any, d_h: Any, d_last_v: Any, d_last_current: Any, x: Tensor, v: Tensor, current: Any, h: Any, *rest: Any
 ) -> tuple[Tensor, ...]:
-    parameters, (need_state, needs) = rest[2:7], rest[-2:]
+    law, (need_state, needs) = triton.Law(*rest[:-2]), rest[-2:]
     dtype = STATE_DTYPE[x.dtype]
 
     def like(value: Tensor | None, needed: bool) -> Tensor:
@@ -79,8 +79,8 @@ def _backward_fake(
     return (
         x.new_empty(x.shape),
         like(v, need_state),
-        like(v if parameters[4] is not None else None, need_state),
-        *(like(value, need) for value, need in zip(parameters, needs, strict=True)),
+        like(current, need_state),
+        *(like(value, need) for value, need in zip(law[:5], needs, strict=True)),
     )
 
 
