@@ -9,11 +9,12 @@ import subprocess
 import sys
 
 import pytest
+from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm import cli
 from snn_lnm.engines.triton import audit
 
-pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
 

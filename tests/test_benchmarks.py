@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from optional import HAS_TRITON, NO_TRITON
 
 from benchmarks import gpu
 
@@ -28,14 +29,15 @@ def bench(call, leaves):
 
 @pytest.fixture(scope="module")
 def audit():
-    pytest.importorskip("triton")
+    if not HAS_TRITON:
+        pytest.skip(NO_TRITON)
     from benchmarks import peers_audit
 
     return peers_audit
 
 
+@pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
 def test_quadratic_neuron_beside_spikingjelly(tmp_path):
-    pytest.importorskip("triton")
     pytest.importorskip("spikingjelly.activation_based")
     file = tmp_path / "peers.json"
     command = [sys.executable, "-m", "benchmarks.peers_audit", "--only", "QIF, detached", "--json", str(file)]
@@ -98,7 +100,7 @@ def test_sizes_that_are_none(text, capsys):
 
 def test_everything_but_the_clock_runs_without_a_gpu(tmp_path, monkeypatch, capsys):
     for name in gpu.HOSTS:
-        pytest.importorskip(name)
+        pytest.importorskip("spikingjelly.activation_based" if name == "spikingjelly" else name)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     file = tmp_path / "gpu.csv"
     options = gpu.arguments(["--shapes", "4,2,48", "33,3,5", "--csv", str(file)])

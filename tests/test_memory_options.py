@@ -2,12 +2,12 @@
 
 import gc
 import math
-from importlib.util import find_spec
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optional import HAS_TRITON, NO_TRITON
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import snn_lnm
@@ -158,7 +158,7 @@ def test_one_graph():
 # ---- bfloat16
 
 HALF = Memory(dtype=torch.bfloat16)
-ENGINES = ["cpp", pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="no triton"))]
+ENGINES = ["cpp", pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))]
 
 
 def on_device(backend, value):

@@ -1,9 +1,8 @@
 """Inputs that are dense in another order of their dimensions: same bits, same gradients, no copy."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
+from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm import functional
 from snn_lnm.parameters import Dynamics, Parameters, State
@@ -28,7 +27,7 @@ def strided(x, kind):
     }[kind]()
 
 
-TRITON = pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="no triton"))
+TRITON = pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))
 
 
 @pytest.mark.parametrize("backend", ["cpp", TRITON])

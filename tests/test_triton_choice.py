@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from optional import OLDEST_TRITON
 from triton_cases import DEVICE
 
 from snn_lnm import LNM, engines, explain_backend, functional
@@ -56,6 +57,10 @@ def test_a_surrogate_of_the_user_s(not_interpreted):
 def test_the_arctangent_in_smooth_mode():
     assert "no arctangent" in obstacle(GPU, Dynamics(smooth=True))
     assert obstacle(torch.device(DEVICE), Dynamics(surrogate=get("sigmoid"), smooth=True)) is None
+
+
+def test_the_oldest_triton_is_the_engine_s():
+    assert str(engine.MINIMUM) == OLDEST_TRITON
 
 
 def test_auto_takes_it_on_gpus_only():

@@ -10,11 +10,13 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
+from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm.engines import triton as engine
 from snn_lnm.parameters import Parameters, State
 
-triton = pytest.importorskip("triton")
+if not HAS_TRITON:
+    pytest.skip(NO_TRITON, allow_module_level=True)
 
 # The interpreter is slow: a third of the profile's examples.
 fewer = settings(max_examples=max(1, settings.default.max_examples // 3))

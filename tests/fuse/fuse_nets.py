@@ -7,19 +7,18 @@ has to give the loop's outputs and gradients exactly.
 
 import copy
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import norse.torch as norse
 import snntorch as snn
 import torch
 from hypothesis import strategies as st
+from optional import HAS_SPIKINGJELLY
 from snntorch import utils
 from torch import nn
 
 import snn_lnm
 from snn_lnm.surrogate import Rectangle
 
-HAS_SPIKINGJELLY = bool(getattr(find_spec("spikingjelly"), "origin", None))  # a folder of tests has the name, too
 if HAS_SPIKINGJELLY:
     from spikingjelly.activation_based import functional, layer, neuron
     from spikingjelly.activation_based import surrogate as jelly
