@@ -35,7 +35,7 @@ CELLS = {
     "oldest": Cell(
         "3.10",
         ("torch==2.6.0", "torchvision==0.21.0", "snntorch==0.9.4", "norse==1.1.0"),
-        left_out=("tests/spikingjelly",),
+        left_out=("tests/jelly",),
         because="SpikingJelly 2 needs Python 3.11",
     ),
     # Norse and SpikingJelly ask for torchvision, but their neurons do not use it.

@@ -38,7 +38,7 @@ def audit():
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
 def test_quadratic_neuron_beside_spikingjelly(tmp_path):
-    pytest.importorskip("spikingjelly.activation_based")
+    pytest.importorskip("spikingjelly")
     file = tmp_path / "peers.json"
     command = [sys.executable, "-m", "benchmarks.peers_audit", "--only", "QIF, detached", "--json", str(file)]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -100,7 +100,7 @@ def test_sizes_that_are_none(text, capsys):
 
 def test_everything_but_the_clock_runs_without_a_gpu(tmp_path, monkeypatch, capsys):
     for name in gpu.HOSTS:
-        pytest.importorskip("spikingjelly.activation_based" if name == "spikingjelly" else name)
+        pytest.importorskip(name)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     file = tmp_path / "gpu.csv"
     options = gpu.arguments(["--shapes", "4,2,48", "33,3,5", "--csv", str(file)])

@@ -9,8 +9,8 @@ NORSE = "tests/norse/test_exact.py::test_swapped_is_native[LIFCell-torch.float32
 BOX = "tests/norse/test_exact.py::test_swapped_is_native[LIFBoxCell-torch.float32]"
 IAF = "tests/norse/test_exact.py::test_swapped_is_native[IAFCell-torch.float32]"
 RECURRENT = "tests/norse/test_exact.py::test_swapped_is_native[LIFRecurrentCell-torch.float32]"
-JELLY = "tests/spikingjelly/test_jelly_bits.py::test_every_option_of_every_linear_node"
-JELLY_BACK = "tests/spikingjelly/test_jelly_swap.py::test_there_and_back"
+JELLY = "tests/jelly/test_jelly_bits.py::test_every_option_of_every_linear_node"
+JELLY_BACK = "tests/jelly/test_jelly_swap.py::test_there_and_back"
 
 
 def snntorch(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
@@ -169,7 +169,7 @@ MUTANTS = [
         "a spike needs more than the threshold",
         "fire_at_threshold=isinstance(spike, Surrogate)",
         "fire_at_threshold=False",
-        "tests/spikingjelly/test_jelly_bits.py::test_a_membrane_at_the_threshold_spikes",
+        "tests/jelly/test_jelly_bits.py::test_a_membrane_at_the_threshold_spikes",
     ),
     jelly("node", "1/τ multiplies", "gain_divides=self.tau is not None", "gain_divides=False"),
     jelly("node", "decay_input is ignored", '"drift" if decay_input else "residual"', '"drift"'),
@@ -179,7 +179,7 @@ MUTANTS = [
         "detach_reset is ignored",
         "detach_reset=self.detach_reset,",
         "detach_reset=False,",
-        "tests/spikingjelly/test_jelly_gradients.py::test_to_the_bit_where_arithmetic_is_exact",
+        "tests/jelly/test_jelly_gradients.py::test_to_the_bit_where_arithmetic_is_exact",
     ),
     jelly("node", "the leak is towards zero", "[v_reset or 0.0, -1.0]", "[0.0, -1.0]"),
     jelly(
@@ -193,14 +193,14 @@ MUTANTS = [
         "the swap forgets live memories",
         "new._memories, new._memories_rv = dict(old._memories), dict(old._memories_rv)",
         "pass",
-        "tests/spikingjelly/test_jelly_swap.py::test_a_model_goes_on_with_its_live_state",
+        "tests/jelly/test_jelly_swap.py::test_a_model_goes_on_with_its_live_state",
     ),
     jelly(
         "adapter",
         "the product of a QIF has the wrong sign",
         "theta = [old.a0 * product, -old.a0 * sum_",
         "theta = [old.a0 * product, old.a0 * sum_",
-        "tests/spikingjelly/test_jelly_bits.py::test_quadratic_nodes_where_arithmetic_is_exact",
+        "tests/jelly/test_jelly_bits.py::test_quadratic_nodes_where_arithmetic_is_exact",
     ),
     jelly(
         "adapter",
@@ -214,6 +214,6 @@ MUTANTS = [
         "the triangle has the inverse width",
         "lambda alpha: surrogates.Triangle(1 / alpha)",
         "lambda alpha: surrogates.Triangle(alpha)",
-        "tests/spikingjelly/test_jelly_gradients.py::test_recovered_surrogates_have_the_host_s_derivative",
+        "tests/jelly/test_jelly_gradients.py::test_recovered_surrogates_have_the_host_s_derivative",
     ),
 ]
