@@ -212,7 +212,7 @@ def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tens
     if len(layout) == 1 and len(step) > 2:
         layout = torch.Size([*layout, *[1] * (len(step) - 2)])
     fits = len(layout) <= len(step) and all(
-        size in (1, full) for size, full in zip(reversed(layout), reversed(step), strict=False)
+        size in (1, full) for size, full in zip(layout, step[len(step) - len(layout) :], strict=True)
     )
     if not fits:
         suffix = [*value.shape[value.dim() - trailing :]]

@@ -10,6 +10,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 import snn_lnm
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < "2.7", reason="PyTorch 2.6 cannot shard on CPUs: its Stream has no record_event there"
+)
+
 STEPS = 4
 
 

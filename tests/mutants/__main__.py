@@ -14,16 +14,17 @@ from pathlib import Path
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import ROOT, Mutant
 from tests.mutants.run import copy_tree, fast_compiler, import_frameworks, run_tests, try_mutant
-from tests.optional import HAS_TRITON, NO_TRITON
+from tests.optional import HAS_SPIKINGJELLY, HAS_TRITON, NO_TRITON
 
 
 def chosen(arguments: argparse.Namespace) -> list[Mutant]:
     """The mutants asked for: of an engine, by words of their description, and of these every N-th."""
     found = [m for m in MUTANTS if arguments.engine in ("all", "cpp" if m.builds else "python")]
     found = [m for m in found if arguments.only in f"{m.file}: {m.why}"]
-    if not HAS_TRITON:
-        left = [m for m in found if not any("triton" in test for test in (m.file, *m.tests))]
-        print(f"{len(found) - len(left)} mutants left out: {NO_TRITON}")
+    for here, word, reason in ((HAS_TRITON, "triton", NO_TRITON), (HAS_SPIKINGJELLY, "jelly", "no SpikingJelly")):
+        left = [m for m in found if here or not any(word in text for text in (m.file, *m.tests))]
+        if len(left) < len(found):
+            print(f"{len(found) - len(left)} mutants left out: {reason}")
         found = left
     part, parts = map(int, arguments.slice.split("/"))
     if not 1 <= part <= parts:

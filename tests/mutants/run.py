@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.mutants.mutant import ROOT, Mutant
+from tests.optional import HAS_SPIKINGJELLY
 
 COPIED = ("snn_lnm", "adapters", "tests", "pyproject.toml")
 LIMIT = 600  # seconds; a mutant that hangs is noticed too
@@ -70,8 +71,10 @@ def import_frameworks() -> None:
         os.environ["TRITON_INTERPRET"] = "1"  # as conftest.py does; read when Triton is first imported, here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in ("hypothesis.strategies", "torch._dynamo", "norse.torch", "snntorch.functional",
-                     "spikingjelly.activation_based.neuron"):  # fmt: skip
+        hosts = ["norse.torch", "snntorch.functional"]
+        if HAS_SPIKINGJELLY:
+            hosts.append("spikingjelly.activation_based.neuron")
+        for name in ("hypothesis.strategies", "torch._dynamo", *hosts):
             importlib.import_module(name)
     assert "snn_lnm" not in sys.modules
 
