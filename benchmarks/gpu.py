@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.layer import DYNAMICS, LEAK, THRESHOLD, compiled_step, host
+from benchmarks.layer import DYNAMICS, LEAK, THRESHOLD, compiled_step, host, norse_loop
 from snn_lnm import functional, swap
 from snn_lnm.parameters import Parameters
 
@@ -84,20 +84,12 @@ def norse(device: torch.device, backend: Any) -> list[Contestant]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # Norse's import, not ours
         import norse.torch as norse
-        from norse.torch.functional.lif import lif_feed_forward_step
 
     native, swapped = norse.LIF().to(device), nn.Sequential(norse.LIF())
     swap(swapped, backend=backend)
     swapped.to(device)
 
-    def unbind(x: Tensor) -> Tensor:
-        state, spikes = native.initial_state(x), []
-        for x_t in x.unbind(0):
-            s, state = lif_feed_forward_step(x_t, state, native.p, native.dt)
-            spikes.append(s)
-        return torch.stack(spikes)
-
-    return [Contestant("ours", lambda x: swapped(x)[0]), Contestant("LIF, unbind loop", unbind)]
+    return [Contestant("ours", lambda x: swapped(x)[0]), Contestant("LIF, unbind loop", norse_loop(native))]
 
 
 def spikingjelly(device: torch.device, backend: Any) -> list[Contestant]:

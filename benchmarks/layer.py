@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,19 +110,9 @@ def measure(shape: tuple[int, ...], rounds: int, with_compile: bool) -> dict[str
     return seconds
 
 
-def measure_norse(shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
-    """Norse's LIF layer as it is, its step in a loop over ``x.unbind(0)``, and the layer that `swap` puts there."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # Norse's import, not ours
-        import norse.torch as norse
-        from norse.torch.functional.lif import lif_feed_forward_step
-
-    import snn_lnm
-
-    native, holder = norse.LIF(), torch.nn.Sequential(norse.LIF())
-    snn_lnm.swap(holder, backend="cpp")
+def norse_loop(native: Any) -> Run:
+    """Norse's step over ``x.unbind(0)``: its LIF layer at its best."""
+    from norse.torch.functional.lif import lif_feed_forward_step
 
     def unbind(x: Tensor) -> Tensor:
         state, spikes = native.initial_state(x), []
@@ -130,9 +121,25 @@ def measure_norse(shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]
             spikes.append(s)
         return torch.stack(spikes)
 
+    return unbind
+
+
+def measure_norse(shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
+    """Norse's LIF layer as it is, its step in a loop over ``x.unbind(0)``, and the layer that `swap` puts there."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Norse's import, not ours
+        import norse.torch as norse
+
+    import snn_lnm
+
+    native, holder = norse.LIF(), torch.nn.Sequential(norse.LIF())
+    snn_lnm.swap(holder, backend="cpp")
+
     contestants: dict[str, Run] = {
         "fused": lambda x: holder(x)[0],
-        "norse unbind": unbind,
+        "norse unbind": norse_loop(native),
         "norse LIF": lambda x: native(x)[0],
     }
     torch.manual_seed(0)

@@ -233,6 +233,18 @@ def test_opcheck():
         torch.library.opcheck(torch.ops.snn_lnm.forward.cpp, arguments)
 
 
+# PyTorch's own: its first dual number compiles something with the deprecated TorchScript.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("grad", [True, False])
+def test_forward_mode_is_refused(grad):
+    """Never a tangent that is silently lost."""
+    x, neuron = torch.randn(4, 2, 3), LNM(backend="cpp")
+    with torch.set_grad_enabled(grad), torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            neuron(dual)
+
+
 def test_second_derivative_is_refused():
     x, state, numbers, dynamics = problem_of((3, 2, 5))
     out = functional.run(x.requires_grad_(), state, numbers, dynamics, backend="cpp")

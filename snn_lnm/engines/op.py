@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from snn_lnm.engines import cpp, triton
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
@@ -34,7 +35,7 @@ _BACKWARD = (
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
 _SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
-_ENGINES = {"cpp": cpp, "triton": triton}
+_ENGINES = ("cpp", "triton")
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore[reportPrivateUsage] - torch has no public one
 
 _library = torch.library.Library("snn_lnm", "DEF")
@@ -117,9 +118,19 @@ class _Scan(torch.autograd.Function):
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))
         return (None, *wanted, *[None] * (len(needs) - _INPUTS))
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError("snn_lnm's neurons have no forward-mode derivative: use backward() or autograd.grad.")
+
+
+def _differentiated() -> bool:
+    """In reverse mode, or in forward mode, which works without gradients being enabled and has to be refused."""
+    level = cast(int, forward_ad._current_level)  # pyright: ignore[reportPrivateUsage] - no public one
+    return torch.is_grad_enabled() or level >= 0
+
 
 def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-    if torch.is_grad_enabled():
+    if _differentiated():
         return _Scan.apply(engine, *arguments)
     with _BelowAutograd():
         return _FORWARDS[engine](*arguments)
@@ -139,7 +150,7 @@ class _Once(torch.autograd.Function):
 
 
 def _backward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-    if torch.is_grad_enabled():
+    if _differentiated():
         return _Once.apply(engine, *arguments)
     with _BelowAutograd():
         return _BACKWARDS[engine](*arguments)

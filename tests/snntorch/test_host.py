@@ -121,7 +121,7 @@ def test_swapped_synaptic_is_synaptic(alpha, beta, reset, delay, dtype, seed):
     check_same(native, swapped(native), x, syn, mem)
 
 
-@pytest.mark.filterwarnings("ignore:Inhibition:UserWarning")
+@pytest.mark.filterwarnings("ignore:Inhibition:UserWarning")  # the host calls it unstable, its own neurons too
 def test_inhibition_lets_one_neuron_fire():
     """All are far above the threshold; the winner of each sample fires alone, as in the host."""
     native = snn.Leaky(0.9, inhibition=True)
