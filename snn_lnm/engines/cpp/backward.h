@@ -7,23 +7,22 @@
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and where a tile has one set of parameters every combination of
-// form and reset of degree 3, and the hosts' synapses: Norse's LIF, snnTorch's Synaptic. (With parameters
-// per vector these bound the speed, not the branches.)
+// In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters, with the two
+// surrogates that call no function. (With parameters per vector these bound the speed, not the branches.)
 template <class T, bool UNIFORM>
 constexpr auto backward_usual() {
   constexpr bool floats = std::is_same_v<T, float>;
-  std::array<Usual, floats ? (UNIFORM ? 26 : 4) : 1> all{};
+  // A reset that is not delayed may stay attached in the hosts.
+  constexpr auto attaches = [](const Usual& u) { return u.reset < int(Reset::none); };
+  constexpr size_t attached = std::count_if(std::begin(kHosts), std::end(kHosts), attaches);
+  std::array<Usual, floats ? (UNIFORM ? 2 * (std::size(kHosts) + attached) : 0) + 4 : 1> all{};
   size_t i = 0;
   if constexpr (floats && UNIFORM) {
-    for (int charge = 0; charge < 2; ++charge) {
-      for (int reset = 0; reset < 5; ++reset) {
-        for (int detach = reset == int(Reset::none); detach < 2; ++detach) all[i++] = {3, charge, reset, detach};
+    for (int surrogate = 0; surrogate < 2; ++surrogate) {
+      for (Usual u : kHosts) {
+        u.surrogate = surrogate;
+        for (u.detach_reset = !attaches(u); u.detach_reset < 2; ++u.detach_reset) all[i++] = u;
       }
-    }
-    for (int detach = 0; detach < 2; ++detach) {
-      all[i++] = {3, int(Charge::drift), int(Reset::hard), detach, euler};
-      all[i++] = {3, int(Charge::map), int(Reset::soft_next), detach, decay};
     }
   }
   if constexpr (floats) {
@@ -48,17 +47,14 @@ struct Backward {
 
   template <bool UNIFORM>
   static constexpr auto usual = backward_usual<T, UNIFORM>();
+  // A host's neuron in training: of the gradients the spikes' comes in, and none of gain or alpha is asked for.
+  bool takes(const Usual& u) const {
+    return u.reset < 0 || (d_spikes && !d_h && !(d_last_v && dynamics.state_is_membrane()) && !need_currents && !h.converts());
+  }
   static constexpr int64_t L = kLanes<Vec<T>>;
   // Rows that the lanes sum in their own type before going to double.
   template <bool UNIFORM>
   static constexpr int64_t kRows = UNIFORM ? 4 : 16;
-
-  // The membrane as the forward pass had it, or as close as it was kept.
-  template <class V>
-  LNM_INLINE V kept(const T* row, int64_t n, const Numbers<V>& number) const {
-    const V value = load<V>(row, n);
-    return h.converts() ? value + number.center : value;
-  }
 
   // The current of every step, [steps, vectors]: recomputed instead of being kept from the forward.
   template <bool UNIFORM>
@@ -103,21 +99,28 @@ struct Backward {
   void run(const Tile& tile) const {
     using V = Vec<T>;
     const Dynamics d = specialise<USUAL>(dynamics);
+    constexpr bool plain = USUAL.reset >= 0;  // as `takes` says
+    const bool spikes_count = plain || d_spikes, with_currents = !plain && need_currents;
     const int64_t vectors = (tile.width + L - 1) / L;
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
     fill_numbers(numbers, parameters, plan, tile, d);
     const Numbers<V> shared = numbers[0];
     std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
     std::vector<double> wide(sums.size() * kSums * L);
-    std::vector<V> currents(need_currents ? plan.steps * vectors : 0);
+    std::vector<V> currents(with_currents ? plan.steps * vectors : 0);
     V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
     alignas(kVectorBytes) T d_spikes_buffer[kTile], d_x_buffer[kTile], h_buffer[kTile];
+    // The membrane as the forward pass had it, or as close as it was kept.
+    const auto kept = [&](const T* row, int64_t n, const Numbers<V>& number) LNM_INLINE {
+      const V value = load<V>(row, n);
+      return !plain && h.converts() ? value + number.center : value;
+    };
     int64_t rows = 0;
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
-      if (need_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
+      if (with_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
       const T* h_row = h.row((plan.steps - 1) * plan.neurons + base, width, 0, h_buffer);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         membrane[j] = kept(h_row + j * L, n, UNIFORM ? shared : numbers[j]);
@@ -127,22 +130,22 @@ struct Backward {
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
-        const T* d_spikes_row = d_spikes ? d_spikes.row(row, width, t > 0 ? -plan.neurons : 0, d_spikes_buffer) : nullptr;
-        const T* d_h_row = d_h ? d_h + row : nullptr;
-        const T* d_last_row = t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
+        const T* d_spikes_row = spikes_count ? d_spikes.row(row, width, t > 0 ? -plan.neurons : 0, d_spikes_buffer) : nullptr;
+        const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
+        const T* d_last_row = !plain && t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
         const int64_t next = t > 1 ? -plan.neurons : 0;
         const T* before_row = t > 0 ? h.row(row - plan.neurons, width, next, h_buffer) : v + base;
         const T* next_row = h.converts() ? before_row : before_row + next;
-        const T* next_d_row = t > 0 && d_spikes && !d_spikes.converts() ? d_spikes_row - plan.neurons : before_row;
-        const V* currents_row = need_currents ? &currents[t * vectors] : nullptr;
+        const T* next_d_row = t > 0 && spikes_count && !d_spikes.converts() ? d_spikes_row - plan.neurons : before_row;
+        const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
         T* d_x_row = d_x.row(row, d_x_buffer);
         const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
-        Sums<V> row_sum = UNIFORM ? sums[0] : Sums<V>{};
+        Sums<V> row_sum{};
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];
           auto& sum = UNIFORM ? row_sum : sums[j];
-          V d_s = d_spikes_row ? load<V>(d_spikes_row + j * L, n) : V{};
-          V d_membrane = reset_backward(membrane[j], d_s, d_spikes_row, d_state[j], d_next[j], number, d, sum);
+          V d_s = spikes_count ? load<V>(d_spikes_row + j * L, n) : V{};
+          V d_membrane = reset_backward(membrane[j], d_s, spikes_count, d_state[j], d_next[j], number, d, sum);
           if (d_h_row) d_membrane += load<V>(d_h_row + j * L, n);
           if (d_last_row) d_membrane += load<V>(d_last_row + j * L, n);
 
@@ -164,7 +167,7 @@ struct Backward {
           store(d_x_row + j * L, d_c, n);
         });
         d_x.finish(row, width, d_x_buffer);
-        if (UNIFORM) sums[0] = row_sum;
+        if (UNIFORM) sums[0].add(row_sum, d);
         if (++rows % kRows<UNIFORM> == 0) widen(sums, wide);
       }
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {

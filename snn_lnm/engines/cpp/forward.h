@@ -7,6 +7,16 @@
 
 namespace lnm {
 
+// In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters.
+template <class T, bool UNIFORM>
+constexpr auto forward_usual() {
+  constexpr bool hosts = std::is_same_v<T, float> && UNIFORM;
+  std::array<Usual, (hosts ? std::size(kHosts) : 0) + 4> all{};
+  if constexpr (hosts) std::copy(std::begin(kHosts), std::end(kHosts), all.begin());
+  for (int degree = 3; degree > 0; --degree) all[all.size() - 1 - degree] = {degree};
+  return all;
+}
+
 template <class T>
 struct Forward {
   Plan plan;
@@ -18,7 +28,8 @@ struct Forward {
   T *last_v, *last_current;
 
   template <bool UNIFORM>
-  static constexpr std::array<Usual, 4> usual = {{{1}, {2}, {3}, {}}};
+  static constexpr auto usual = forward_usual<T, UNIFORM>();
+  bool takes(const Usual&) const { return true; }
 
   template <bool UNIFORM, Usual USUAL>
   void run(const Tile& tile) const {

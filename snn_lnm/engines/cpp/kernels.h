@@ -93,8 +93,18 @@ void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Elem
 enum Synapse { no_synapse, decay, euler };
 
 struct Usual {
-  int degree = -1, charge = -1, reset = -1, detach_reset = -1;
+  int degree = -1, charge = -1, reset = -1, detach_reset = -1, surrogate = -1;
   Synapse synapse = no_synapse;  // looked at where the reset is known
+};
+
+// The hosts' neurons, and those of this library's own presets.
+constexpr Usual kHosts[] = {
+    {3, int(Charge::drift), int(Reset::hard)},     {3, int(Charge::drift), int(Reset::soft)},
+    {3, int(Charge::drift), int(Reset::none)},     {3, int(Charge::map), int(Reset::hard)},
+    {3, int(Charge::map), int(Reset::soft)},       {3, int(Charge::map), int(Reset::none)},
+    {3, int(Charge::map), int(Reset::hard_next)},  {3, int(Charge::map), int(Reset::soft_next)},
+    {3, int(Charge::drift), int(Reset::hard), -1, -1, euler},      // Norse's LIF
+    {3, int(Charge::map), int(Reset::soft_next), -1, -1, decay},   // snnTorch's Synaptic
 };
 
 template <Usual USUAL>
@@ -108,12 +118,12 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
   if constexpr (USUAL.reset >= 0) {
     d.charge = Charge(USUAL.charge);
     d.reset = Reset(USUAL.reset);
-    d.detach_reset = USUAL.detach_reset;
     d.gain_divides = d.fire_at_threshold = false;
     d.synapse = USUAL.synapse != no_synapse;
     d.euler = USUAL.synapse == euler;
-    d.surrogate = d.surrogate == 1;  // of the two without a function call
   }
+  if constexpr (USUAL.detach_reset >= 0) d.detach_reset = USUAL.detach_reset;
+  if constexpr (USUAL.surrogate >= 0) d.surrogate = USUAL.surrogate;
   return d;
 }
 
@@ -129,11 +139,12 @@ template <class Pass>
 using Run = void (Pass::*)(const Tile&) const;
 
 template <class Pass, bool UNIFORM>
-Run<Pass> pick(const Dynamics& d) {
+Run<Pass> pick(const Pass& pass) {
+  const Dynamics& d = pass.dynamics;
   constexpr auto usual = Pass::template usual<UNIFORM>;
   Run<Pass> run = nullptr;
   [&]<size_t... I>(std::index_sequence<I...>) {
-    ((run = !run && d == specialise<usual[I]>(d) ? &Pass::template run<UNIFORM, usual[I]> : run), ...);
+    ((run = !run && pass.takes(usual[I]) && d == specialise<usual[I]>(d) ? &Pass::template run<UNIFORM, usual[I]> : run), ...);
   }(std::make_index_sequence<usual.size()>{});
   return run;
 }
@@ -142,7 +153,7 @@ template <class Pass>
 void run_tiles(const Pass& pass) {
   const Plan& plan = pass.plan;
   if (plan.steps * plan.neurons == 0) return;
-  const Run<Pass> run = plan.uniform ? pick<Pass, true>(pass.dynamics) : pick<Pass, false>(pass.dynamics);
+  const Run<Pass> run = plan.uniform ? pick<Pass, true>(pass) : pick<Pass, false>(pass);
   at::parallel_for(0, plan.items(), plan.grain(), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) (pass.*run)(Tile(plan, item));
   });

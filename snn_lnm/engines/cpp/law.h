@@ -142,6 +142,14 @@ LNM_INLINE inline V synapse(V x, V& state, const Numbers<V>& n, const Dynamics& 
 template <class V>
 struct Sums {
   V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
+
+  LNM_INLINE void add(const Sums& other, const Dynamics& d) {
+    for (int k = 0; k <= d.degree; ++k) theta[k] += other.theta[k];
+    threshold += other.threshold;
+    v_reset += other.v_reset;
+    gain += other.gain;
+    alpha += other.alpha;
+  }
 };
 
 // Through `s = fire(h)` and `after = reset(h, s)`: returns d_h. `d_s` is the gradient that the spike
