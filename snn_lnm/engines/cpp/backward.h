@@ -8,19 +8,20 @@
 namespace lnm {
 
 // In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters, with the two
-// surrogates that call no function. (With parameters per vector these bound the speed, not the branches.)
+// surrogates that call no function, the first of them for inputs in bfloat16, too. (With parameters per vector these
+// bound the speed, not the branches.)
 template <class T, bool UNIFORM>
 constexpr auto backward_usual() {
   constexpr bool floats = std::is_same_v<T, float>;
   // A reset that is not delayed may stay attached in the hosts.
   constexpr auto attaches = [](const Usual& u) { return u.reset < int(Reset::none); };
   constexpr size_t attached = std::count_if(std::begin(kHosts), std::end(kHosts), attaches);
-  std::array<Usual, floats ? (UNIFORM ? 2 * (std::size(kHosts) + attached) : 0) + 4 : 1> all{};
+  std::array<Usual, floats ? (UNIFORM ? 3 * (std::size(kHosts) + attached) : 0) + 4 : 1> all{};
   size_t i = 0;
   if constexpr (floats && UNIFORM) {
-    for (int surrogate = 0; surrogate < 2; ++surrogate) {
+    for (auto [surrogate, storage] : {std::pair{0, 0}, {1, 0}, {0, 1}}) {
       for (Usual u : kHosts) {
-        u.surrogate = surrogate;
+        u.surrogate = surrogate, u.storage = storage;
         for (u.detach_reset = !attaches(u); u.detach_reset < 2; ++u.detach_reset) all[i++] = u;
       }
     }
@@ -49,7 +50,7 @@ struct Backward {
   static constexpr auto usual = backward_usual<T, UNIFORM>();
   // A host's neuron in training: of the gradients the spikes' comes in, and none of gain or alpha is asked for.
   bool takes(const Usual& u) const {
-    return u.reset < 0 || (d_spikes && !d_h && !(d_last_v && dynamics.state_is_membrane()) && !need_currents && !h.converts());
+    return u.storage < 0 || (d_spikes && int(d_spikes.storage) == u.storage && !d_h && !(d_last_v && dynamics.state_is_membrane()) && !need_currents && !h.converts());
   }
   static constexpr int64_t L = kLanes<Vec<T>>;
   // Rows that the lanes sum in their own type before going to double.
@@ -62,12 +63,11 @@ struct Backward {
                           std::vector<Vec<T>>& currents) const {
     const int64_t vectors = currents.size() / plan.steps;
     Vec<T> state[kTile / L];
-    alignas(kVectorBytes) T buffer[kTile];
     for (int64_t t = 0; t < plan.steps; ++t) {
-      const T* x_row = x.row(t * plan.neurons + base, width, t + 1 < plan.steps ? plan.neurons : 0, buffer);
+      const Input<T> x_row = x.from(t * plan.neurons + base);
       for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
         if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(current + base + j * L, n) : Vec<T>{};
-        currents[t * vectors + j] = synapse(load<Vec<T>>(x_row + j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
+        currents[t * vectors + j] = synapse(x_row.template load<Vec<T>>(j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
       });
     }
   }
@@ -99,7 +99,7 @@ struct Backward {
   void run(const Tile& tile) const {
     using V = Vec<T>;
     const Dynamics d = specialise<USUAL>(dynamics);
-    constexpr bool plain = USUAL.reset >= 0;  // as `takes` says
+    constexpr bool plain = USUAL.storage >= 0;  // as `takes` says
     const bool spikes_count = plain || d_spikes, with_currents = !plain && need_currents;
     const int64_t vectors = (tile.width + L - 1) / L;
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
@@ -109,11 +109,11 @@ struct Backward {
     std::vector<double> wide(sums.size() * kSums * L);
     std::vector<V> currents(with_currents ? plan.steps * vectors : 0);
     V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
-    alignas(kVectorBytes) T d_spikes_buffer[kTile], d_x_buffer[kTile], h_buffer[kTile];
+    alignas(kVectorBytes) T d_x_buffer[kTile];
     // The membrane as the forward pass had it, or as close as it was kept.
-    const auto kept = [&](const T* row, int64_t n, const Numbers<V>& number) LNM_INLINE {
-      const V value = load<V>(row, n);
-      return !plain && h.converts() ? value + number.center : value;
+    const auto kept = [&](const Input<T>& row, int64_t j, auto n, const Numbers<V>& number) LNM_INLINE {
+      const V value = row.template load<V>(j * L, n);
+      return row.converts() ? value + number.center : value;
     };
     int64_t rows = 0;
 
@@ -121,39 +121,37 @@ struct Backward {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
       if (with_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
-      const T* h_row = h.row((plan.steps - 1) * plan.neurons + base, width, 0, h_buffer);
+      const Input<T> h_row = h.from((plan.steps - 1) * plan.neurons + base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
-        membrane[j] = kept(h_row + j * L, n, UNIFORM ? shared : numbers[j]);
+        membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);
         d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
         d_next[j] = V{};
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
-        const T* d_spikes_row = spikes_count ? d_spikes.row(row, width, t > 0 ? -plan.neurons : 0, d_spikes_buffer) : nullptr;
+        const int64_t earlier = t > 0 ? row - plan.neurons : row, next = t > 1 ? earlier - plan.neurons : earlier;
+        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), next_d_row = d_spikes ? d_spikes.from(earlier) : h;
+        const Input<T> before_row = h.from(earlier).as(USUAL.storage < 0 ? -1 : 0), next_row = h.from(next);
         const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
         const T* d_last_row = !plain && t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
-        const int64_t next = t > 1 ? -plan.neurons : 0;
-        const T* before_row = t > 0 ? h.row(row - plan.neurons, width, next, h_buffer) : v + base;
-        const T* next_row = h.converts() ? before_row : before_row + next;
-        const T* next_d_row = t > 0 && spikes_count && !d_spikes.converts() ? d_spikes_row - plan.neurons : before_row;
         const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
-        T* d_x_row = d_x.row(row, d_x_buffer);
+        const Output<T> d_x_row = d_x.row(row, d_x_buffer).as(USUAL.storage);
         const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
         Sums<V> row_sum{};
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];
           auto& sum = UNIFORM ? row_sum : sums[j];
-          V d_s = spikes_count ? load<V>(d_spikes_row + j * L, n) : V{};
+          V d_s = spikes_count ? d_spikes_row.template load<V>(j * L, n) : V{};
           V d_membrane = reset_backward(membrane[j], d_s, spikes_count, d_state[j], d_next[j], number, d, sum);
           if (d_h_row) d_membrane += load<V>(d_h_row + j * L, n);
           if (d_last_row) d_membrane += load<V>(d_last_row + j * L, n);
 
           if (j % 2 == 0) {
-            __builtin_prefetch(next_row + j * L);
-            __builtin_prefetch(next_d_row + j * L);
+            next_row.prefetch(j * L);
+            next_d_row.prefetch(j * L);
           }
-          V before = t > 0 ? kept(before_row + j * L, n, number) : load<V>(before_row + j * L, n);
+          V before = t > 0 ? kept(before_row, j, n, number) : load<V>(v + base + j * L, n);
           membrane[j] = before;
           if (resets) before = reset(before, fire(before, number, d), number, d);
           V c = currents_row ? currents_row[j] : V{};
@@ -164,7 +162,7 @@ struct Backward {
             V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current + base + j * L, n);
             d_c = synapse_backward(c, earlier, d_c, d_synaptic[j], number, d, sum);
           }
-          store(d_x_row + j * L, d_c, n);
+          d_x_row.store(j * L, d_c, n);
         });
         d_x.finish(row, width, d_x_buffer);
         if (UNIFORM) sums[0].add(row_sum, d);

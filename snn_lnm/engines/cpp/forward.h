@@ -7,12 +7,18 @@
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters.
+// In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters, for inputs in float
+// and in bfloat16.
 template <class T, bool UNIFORM>
 constexpr auto forward_usual() {
   constexpr bool hosts = std::is_same_v<T, float> && UNIFORM;
-  std::array<Usual, (hosts ? std::size(kHosts) : 0) + 4> all{};
-  if constexpr (hosts) std::copy(std::begin(kHosts), std::end(kHosts), all.begin());
+  std::array<Usual, (hosts ? 2 * std::size(kHosts) : 0) + 4> all{};
+  size_t i = 0;
+  if constexpr (hosts) {
+    for (int storage = 0; storage < 2; ++storage) {
+      for (Usual u : kHosts) u.storage = storage, all[i++] = u;
+    }
+  }
   for (int degree = 3; degree > 0; --degree) all[all.size() - 1 - degree] = {degree};
   return all;
 }
@@ -29,7 +35,9 @@ struct Forward {
 
   template <bool UNIFORM>
   static constexpr auto usual = forward_usual<T, UNIFORM>();
-  bool takes(const Usual&) const { return true; }
+  bool takes(const Usual& u) const {
+    return u.storage < 0 || (int(x.storage) == u.storage && (!h || h.storage == Storage::arithmetic));
+  }
 
   template <bool UNIFORM, Usual USUAL>
   void run(const Tile& tile) const {
@@ -40,9 +48,9 @@ struct Forward {
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
     fill_numbers(numbers, parameters, plan, tile, d);
     const Numbers<V> shared = numbers[0];
-    const bool rounds = std::is_same_v<T, float> && h.is_bfloat16();
+    const bool rounds = USUAL.storage < 0 && std::is_same_v<T, float> && h.is_bfloat16();
     V state[kTile / L], spike[kTile / L], synaptic[kTile / L];
-    alignas(kVectorBytes) T x_buffer[kTile], spikes_buffer[kTile], h_buffer[kTile];
+    alignas(kVectorBytes) T spikes_buffer[kTile], h_buffer[kTile];
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
@@ -56,25 +64,24 @@ struct Forward {
       });
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
-        const int64_t next = t + 1 < plan.steps ? plan.neurons : 0;
-        const T* x_row = x.row(row, width, next, x_buffer);
-        const T* next_row = x.converts() ? x_row : x_row + next;
-        T *spikes_row = spikes.row(row, spikes_buffer), *h_row = h ? h.row(row, h_buffer) : nullptr;
+        const Input<T> x_row = x.from(row).as(USUAL.storage), next_row = x_row.from(t + 1 < plan.steps ? plan.neurons : 0);
+        const Output<T> spikes_row = spikes.row(row, spikes_buffer).as(USUAL.storage);
+        const Output<T> h_row = h ? h.row(row, h_buffer).as(USUAL.storage < 0 ? -1 : 0) : h;
         T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];
-          if (j % 2 == 0) __builtin_prefetch(next_row + j * L);
-          V c = synapse(load<V>(x_row + j * L, n), synaptic[j], number, d);
+          if (j % 2 == 0) next_row.prefetch(j * L);
+          V c = synapse(x_row.template load<V>(j * L, n), synaptic[j], number, d);
           V membrane = charge(state[j], c, number, d);
           if (d.reset == Reset::soft_next) membrane = reset(membrane, spike[j], number, d);
           V s = fire(membrane, number, d);
           if (d.reset == Reset::soft_next) spike[j] = s;
           state[j] = after_reset(membrane, s, number, d);
-          store(spikes_row + j * L, s, n);
+          spikes_row.store(j * L, s, n);
           if constexpr (std::is_same_v<T, float>) {
-            if (rounds) store(h_row + j * L, distance_in_bfloat16(membrane, number, d), n);
+            if (rounds) h_row.store(j * L, distance_in_bfloat16(membrane, number, d), n);
           }
-          if (h_row && !rounds) store(h_row + j * L, membrane, n);
+          if (h_row && !rounds) h_row.store(j * L, membrane, n);
           if (last_row) store(last_row + j * L, d.state_is_membrane() ? membrane : state[j], n);
         });
         spikes.finish(row, width, spikes_buffer);

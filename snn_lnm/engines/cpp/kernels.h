@@ -93,7 +93,7 @@ void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Elem
 enum Synapse { no_synapse, decay, euler };
 
 struct Usual {
-  int degree = -1, charge = -1, reset = -1, detach_reset = -1, surrogate = -1;
+  int degree = -1, charge = -1, reset = -1, detach_reset = -1, surrogate = -1, storage = -1;
   Synapse synapse = no_synapse;  // looked at where the reset is known
 };
 
@@ -127,11 +127,10 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
   return d;
 }
 
-template <class T>
-bool streams(const Plan& p, const void* target) {
-  constexpr int64_t L = kLanes<Vec<T>>;
-  return p.steps * p.neurons * int64_t(sizeof(T)) > kStreamBytes && p.neurons % L == 0 && p.span % L == 0 &&
-         reinterpret_cast<uintptr_t>(target) % kVectorBytes == 0;
+inline bool streams(const Plan& p, const void* target, int64_t bytes) {
+  const int64_t lanes = kVectorBytes / bytes;
+  return p.steps * p.neurons * bytes > kStreamBytes && p.neurons % lanes == 0 && p.span % lanes == 0 &&
+         p.width % lanes == 0 && reinterpret_cast<uintptr_t>(target) % kVectorBytes == 0;
 }
 
 // The pass's kernel for these options: the first of its usual ones that fits, or the general one.

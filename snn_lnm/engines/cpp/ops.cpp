@@ -116,13 +116,13 @@ Storage storage(at::ScalarType type) {
 
 template <class T>
 Input<T> input(const Maybe& t) {
-  return {t ? t->const_data_ptr() : nullptr, t ? storage(t->scalar_type()) : Storage::arithmetic};
+  return {t ? static_cast<const char*>(t->const_data_ptr()) : nullptr, t ? storage(t->scalar_type()) : Storage::arithmetic};
 }
 template <class T>
 Output<T> output(const Plan& plan, const Tensor& t) {
   if (t.numel() == 0) return {};
   const Storage kept = storage(t.scalar_type());
-  return {t.mutable_data_ptr(), kept, kept == Storage::arithmetic && streams<T>(plan, t.const_data_ptr())};
+  return {static_cast<char*>(t.mutable_data_ptr()), kept, streams(plan, t.const_data_ptr(), t.element_size())};
 }
 
 at::ScalarType arithmetic(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }

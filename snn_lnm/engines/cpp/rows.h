@@ -1,5 +1,5 @@
-// The input's and output's rows in the arithmetic type. A tensor of that type lends its own memory;
-// halves are converted through a buffer, so that the kernels know one type only.
+// Inputs and outputs in memory: in the arithmetic type, or in halves that are widened and narrowed on the way,
+// so that the kernels know one type only.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -14,9 +14,9 @@ enum class Storage { arithmetic, bfloat16, half };
 // A vector of floats from half as many bytes, and back (to nearest, ties to even).
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 
-inline Floats widen(Halves bits, c10::BFloat16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
+LNM_INLINE inline Floats widen(Halves bits, c10::BFloat16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
 
-inline Halves narrow(Floats value, c10::BFloat16) {
+LNM_INLINE inline Halves narrow(Floats value, c10::BFloat16) {
   Words rounded = (Words)nearest_bfloat16(value) >> 16;
 #if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts element by element
   __m256i packed = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
@@ -26,7 +26,7 @@ inline Halves narrow(Floats value, c10::BFloat16) {
 #endif
 }
 
-inline Floats widen(Halves bits, c10::Half) {
+LNM_INLINE inline Floats widen(Halves bits, c10::Half) {
 #if defined(__AVX512F__)
   return (Floats)_mm512_cvtph_ps((__m256i)bits);
 #elif defined(__F16C__)
@@ -38,7 +38,7 @@ inline Floats widen(Halves bits, c10::Half) {
 #endif
 }
 
-inline Halves narrow(Floats value, c10::Half) {
+LNM_INLINE inline Halves narrow(Floats value, c10::Half) {
 #if defined(__AVX512F__)
   return (Halves)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
 #elif defined(__F16C__)
@@ -50,69 +50,66 @@ inline Halves narrow(Floats value, c10::Half) {
 #endif
 }
 
-template <class Half>
-void widen_row(const uint16_t* source, int64_t n, int64_t next, float* target) {
-  constexpr int64_t kLine = 64 / sizeof(Halves);  // vectors of a cache line
-  for_each_vector<Floats>(n, [&](int64_t j, auto lanes) LNM_INLINE {
-    if (j % kLine == 0) __builtin_prefetch(source + next + j * kLanes<Floats>);
-    Halves bits{};
-    std::memcpy(&bits, source + j * kLanes<Floats>, lanes * sizeof *source);
-    store(target + j * kLanes<Floats>, widen(bits, Half{}), lanes);
-  });
-}
+inline int64_t bytes_of(Storage storage, int64_t arithmetic) { return storage == Storage::arithmetic ? arithmetic : 2; }
 
-template <class Half>
-void narrow_row(const float* source, int64_t n, uint16_t* target) {
-  for_each_vector<Floats>(n, [&](int64_t j, auto lanes) LNM_INLINE {
-    Halves bits = narrow(load<Floats>(source + j * kLanes<Floats>, lanes), Half{});
-    std::memcpy(target + j * kLanes<Floats>, &bits, lanes * sizeof *target);
-  });
-}
-
-template <class T>
-void stream_row(const T* source, int64_t n, T* target) {
-  constexpr int64_t L = kLanes<Vec<T>>;
-  for (int64_t i = 0; i < n; i += L) stream(target + i, load<Vec<T>>(source + i, L));
-}
-
+// Elements of a tensor, from one of them on.
 template <class T>
 struct Input {
-  const void* data;  // may be null
+  const char* data;  // may be null
   Storage storage;
 
   explicit operator bool() const { return data; }
   bool converts() const { return storage != Storage::arithmetic; }
-  // Halves are widened into the buffer, while the row `next` elements further comes to the cache.
-  const T* row(int64_t at, int64_t n, int64_t next, T* buffer) const {
+  Input from(int64_t at) const { return {data + at * bytes_of(storage, sizeof(T)), storage}; }
+  Input as(int known) const { return {data, known < 0 ? storage : Storage(known)}; }
+
+  template <class V>
+  LNM_INLINE V load(int64_t at, int64_t n) const {
     if constexpr (std::is_same_v<T, float>) {
-      const auto* halves = static_cast<const uint16_t*>(data) + at;
-      if (storage == Storage::bfloat16) return widen_row<c10::BFloat16>(halves, n, next, buffer), buffer;
-      if (storage == Storage::half) return widen_row<c10::Half>(halves, n, next, buffer), buffer;
+      if (converts()) {
+        Halves bits{};
+        std::memcpy(&bits, data + at * 2, static_cast<size_t>(n) * 2);
+        return storage == Storage::bfloat16 ? widen(bits, c10::BFloat16{}) : widen(bits, c10::Half{});
+      }
     }
-    return static_cast<const T*>(data) + at;
+    return lnm::load<V>(reinterpret_cast<const T*>(data) + at, n);
   }
+  LNM_INLINE void prefetch(int64_t at) const { __builtin_prefetch(data + at * int64_t(sizeof(T))); }
 };
 
-// Whole rows are converted or streamed at once, from a buffer: a streaming store among the kernel's own
-// loads makes each of them wait whose address agrees with the store's in the last 12 bits.
 template <class T>
 struct Output {
-  void* data;  // may be null
+  char* data;  // may be null
   Storage storage;
-  bool streams;
+  bool streams;  // past the caches
 
   explicit operator bool() const { return data; }
   bool is_bfloat16() const { return storage == Storage::bfloat16; }
-  // Where to write a row; `finish` brings it to its place.
-  T* row(int64_t at, T* buffer) const {
-    return storage == Storage::arithmetic && !streams ? static_cast<T*>(data) + at : buffer;
+  Output from(int64_t at) const { return {data + at * bytes_of(storage, sizeof(T)), storage, streams}; }
+  Output as(int known) const { return {data, known < 0 ? storage : Storage(known), streams}; }
+
+  template <class V>
+  LNM_INLINE void store(int64_t at, V value, int64_t n) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (storage != Storage::arithmetic) {
+        const Halves bits = is_bfloat16() ? narrow(value, c10::BFloat16{}) : narrow(value, c10::Half{});
+        std::memcpy(data + at * 2, &bits, static_cast<size_t>(n) * 2);
+        return;
+      }
+    }
+    lnm::store(reinterpret_cast<T*>(data) + at, value, n);
+  }
+
+  // Where to write a row: its place, or a buffer from which `finish` streams it whole. (A streaming store among
+  // the kernel's own loads makes each of them wait whose address agrees with the store's in the last 12 bits.)
+  Output row(int64_t at, T* buffer) const {
+    return streams ? Output{reinterpret_cast<char*>(buffer), storage, true} : from(at);
   }
   void finish(int64_t at, int64_t n, const T* buffer) const {
-    if (streams) return stream_row(buffer, n, static_cast<T*>(data) + at);
-    if constexpr (std::is_same_v<T, float>) {
-      auto* halves = static_cast<uint16_t*>(data) + at;
-      if (storage == Storage::bfloat16) narrow_row<c10::BFloat16>(buffer, n, halves);
-      if (storage == Storage::half) narrow_row<c10::Half>(buffer, n, halves);
+    if (!streams) return;
+    char* target = from(at).data;
+    for (int64_t i = 0; i < n * bytes_of(storage, sizeof(T)); i += kVectorBytes) {
+      stream(target + i, lnm::load<Vec<char>>(reinterpret_cast<const char*>(buffer) + i, kVectorBytes));
     }
   }
 };

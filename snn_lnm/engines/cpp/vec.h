@@ -49,7 +49,13 @@ inline V select(Mask mask, V yes, V no) {
 // a·b + c, in one rounding where the machine has it: for gradients only, whose last bit is free.
 template <class V>
 LNM_INLINE inline V fma(V a, V b, V c) {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX__) && defined(__FMA__)
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else return (V)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_FEATURE_FMA)
   for (int64_t i = 0; i < kLanes<V>; ++i) {
     if constexpr (sizeof(a[0]) == 4) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
     else c[i] = __builtin_fma(a[i], b[i], c[i]);
