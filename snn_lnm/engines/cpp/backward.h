@@ -131,8 +131,8 @@ struct Backward {
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
         const int64_t earlier = t > 0 ? row - plan.neurons : row, next = t > 1 ? earlier - plan.neurons : earlier;
-        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), next_d_row = d_spikes ? d_spikes.from(earlier) : h;
-        const Input<T> before_row = h.from(earlier).as(USUAL.storage < 0 ? -1 : 0), next_row = h.from(next);
+        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), next_d_row = d_spikes ? d_spikes.from(earlier).as(USUAL.storage) : h;
+        const Input<T> before_row = h.from(earlier).as(plain ? 0 : -1), next_row = before_row.from(next - earlier);
         const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
         const T* d_last_row = !plain && t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
         const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;

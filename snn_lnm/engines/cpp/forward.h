@@ -77,9 +77,9 @@ struct Forward {
           V s = fire(membrane, number, d);
           if (d.reset == Reset::soft_next) spike[j] = s;
           state[j] = after_reset(membrane, s, number, d);
-          spikes_row.store(j * L, s, n);
+          spikes_row.store(j * L, s, n, !d.smooth);
           if constexpr (std::is_same_v<T, float>) {
-            if (rounds) h_row.store(j * L, distance_in_bfloat16(membrane, number, d), n);
+            if (rounds) h_row.store(j * L, distance_in_bfloat16(membrane, number, d), n, true);
           }
           if (h_row && !rounds) h_row.store(j * L, membrane, n);
           if (last_row) store(last_row + j * L, d.state_is_membrane() ? membrane : state[j], n);

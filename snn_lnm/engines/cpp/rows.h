@@ -14,10 +14,17 @@ enum class Storage { arithmetic, bfloat16, half };
 // A vector of floats from half as many bytes, and back (to nearest, ties to even).
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 
-LNM_INLINE inline Floats widen(Halves bits, c10::BFloat16) { return (Floats)(__builtin_convertvector(bits, Words) << 16); }
+LNM_INLINE inline Floats widen(Halves bits, c10::BFloat16) {
+#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts each half by itself
+  return (Floats)((Words)_mm256_cvtepu16_epi32((__m128i)bits) << 16);
+#else
+  return (Floats)(__builtin_convertvector(bits, Words) << 16);
+#endif
+}
 
-LNM_INLINE inline Halves narrow(Floats value, c10::BFloat16) {
-  Words rounded = (Words)nearest_bfloat16(value) >> 16;
+// The upper halves.
+LNM_INLINE inline Halves upper(Floats value) {
+  const Words rounded = (Words)value >> 16;
 #if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts element by element
   __m256i packed = _mm256_packus_epi32((__m256i)rounded, (__m256i)rounded);
   return (Halves)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
@@ -25,6 +32,8 @@ LNM_INLINE inline Halves narrow(Floats value, c10::BFloat16) {
   return __builtin_convertvector(rounded, Halves);
 #endif
 }
+
+LNM_INLINE inline Halves narrow(Floats value, c10::BFloat16) { return upper(nearest_bfloat16(value)); }
 
 LNM_INLINE inline Floats widen(Halves bits, c10::Half) {
 #if defined(__AVX512F__)
@@ -74,7 +83,7 @@ struct Input {
     }
     return lnm::load<V>(reinterpret_cast<const T*>(data) + at, n);
   }
-  LNM_INLINE void prefetch(int64_t at) const { __builtin_prefetch(data + at * int64_t(sizeof(T))); }
+  LNM_INLINE void prefetch(int64_t at) const { __builtin_prefetch(data + at * bytes_of(storage, sizeof(T))); }
 };
 
 template <class T>
@@ -88,11 +97,12 @@ struct Output {
   Output from(int64_t at) const { return {data + at * bytes_of(storage, sizeof(T)), storage, streams}; }
   Output as(int known) const { return {data, known < 0 ? storage : Storage(known), streams}; }
 
+  // `exact`: the value has no bits that bfloat16 lacks.
   template <class V>
-  LNM_INLINE void store(int64_t at, V value, int64_t n) const {
+  LNM_INLINE void store(int64_t at, V value, int64_t n, bool exact = false) const {
     if constexpr (std::is_same_v<T, float>) {
       if (storage != Storage::arithmetic) {
-        const Halves bits = is_bfloat16() ? narrow(value, c10::BFloat16{}) : narrow(value, c10::Half{});
+        const Halves bits = !is_bfloat16() ? narrow(value, c10::Half{}) : exact ? upper(value) : narrow(value, c10::BFloat16{});
         std::memcpy(data + at * 2, &bits, static_cast<size_t>(n) * 2);
         return;
       }
