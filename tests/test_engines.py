@@ -31,8 +31,10 @@ def test_same_bits(dtype, data):
         assert ours.dtype == law.dtype and torch.equal(ours.nan_to_num(nan=7), law.nan_to_num(nan=7))
 
 
-def gradients(problem, backend, spread=False):
+def gradients(problem, backend, spread=False, training=False):
     """Gradients of a random dyadic loss on every output, with respect to everything.
+
+    As usual in ``training`` the loss is of the spikes alone, and gain and alpha are fixed.
 
     With ``spread`` every neuron of every sample has parameters of its own, `[B, C, ...]`: their gradients
     are the terms of which those of shared parameters are sums.
@@ -52,12 +54,16 @@ def gradients(problem, backend, spread=False):
 
     x, state = leaf(problem.x), State(*map(leaf, problem.state))
     parameters = Parameters(*(leaf(own(value, k == 0)) for k, value in enumerate(problem.parameters)))
+    if training:
+        for fixed in (parameters.gain, parameters.alpha):
+            _ = None if fixed is None else fixed.requires_grad_(False)
     out = functional.run(x, state, parameters, problem.dynamics, backend=backend)
     generator = torch.Generator().manual_seed(1)
-    values = [value for value in (out.spikes, out.membrane, *out.state) if value is not None]
+    outputs = (out.spikes,) if training else (out.spikes, out.membrane, *out.state)
+    values = [value for value in outputs if value is not None]
     weights = [torch.randint(-4, 5, value.shape, generator=generator).to(value.dtype) / 4 for value in values]
     loss = sum((value * weight).sum() for value, weight in zip(values, weights, strict=True))
-    leaves = [value for value in (x, *state, *parameters) if value is not None]
+    leaves = [value for value in (x, *state, *parameters) if value is not None and value.requires_grad]
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
 
@@ -95,10 +101,10 @@ def test_same_gradients(problem):
     compare_gradients(problem, terms)
 
 
-def compare_gradients(problem, terms):
+def compare_gradients(problem, terms, **kind):
     eps = torch.finfo(problem.x.dtype).eps
     path = 2 * len(problem.x) * (4 * problem.parameters.degree + 30)
-    ours, law = gradients(problem, "cpp"), gradients(problem, "reference")
+    ours, law = gradients(problem, "cpp", **kind), gradients(problem, "reference", **kind)
     largest = max(float(value.abs().max()) for value in terms)
     for mine, true, term in zip(ours, law, terms, strict=True):
         n = max(1, term.numel() // max(1, true.numel()))
@@ -118,11 +124,7 @@ USUAL += [
 ]
 
 
-@pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
-@pytest.mark.parametrize("options", USUAL, ids=lambda options: "-".join(map(str, options.values())))
-@pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
-def test_each_compiled_option_set(options, layout, spike):
-    """The usual neurons, degree 3 in float32, have kernels of their own, for shared and for mixed parameters."""
+def usual(options, layout, spike):
     torch.manual_seed(0)
     step = (3, 5, 133)
     shape = {"layer": (), "channel": (5, 1), "neuron": (5, 133)}[layout]
@@ -136,10 +138,40 @@ def test_each_compiled_option_set(options, layout, spike):
     )
     dynamics = Dynamics(domain=(-1.5, 1.5), surrogate=spike, **options)
     start = State(torch.randn(step), torch.randn(step) if "synapse" in options else None)
-    problem = Problem(torch.randn(9, *step), start, numbers, dynamics)
+    return Problem(torch.randn(9, *step), start, numbers, dynamics)
+
+
+def name(options):
+    return "-".join(map(str, options.values()))
+
+
+@pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
+@pytest.mark.parametrize("options", USUAL, ids=name)
+@pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
+def test_each_compiled_option_set(options, layout, spike):
+    """The usual neurons, degree 3 in float32, have kernels of their own: with shared and mixed parameters, with a
+    loss on the spikes alone and on everything."""
+    problem = usual(options, layout, spike)
     for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
         assert torch.equal(ours, law)
-    compare_gradients(problem, gradients(problem, "reference", spread=True))
+    for training in (False, True):
+        terms = gradients(problem, "reference", spread=True, training=training)
+        compare_gradients(problem, terms, training=training)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("options", USUAL, ids=name)
+def test_halves_are_float32_rounded_at_the_end(options, training):
+    """So are those kernels for inputs in bfloat16, to the bit, and the general one for inputs in float16."""
+    for dtype in (torch.bfloat16, torch.float16):
+        half = usual(options, "layer", surrogate.ATan())
+        half = half._replace(x=half.x.to(dtype))
+        single = half._replace(x=half.x.float())
+        for narrow, wide in zip(outputs(half, "cpp"), outputs(single, "cpp"), strict=True):
+            assert torch.equal(narrow, wide.to(narrow.dtype))
+        mine, wide = (gradients(problem, "cpp", training=training) for problem in (half, single))
+        assert mine[0].dtype == dtype
+        assert all(torch.equal(ours, true.to(ours.dtype)) for ours, true in zip(mine, wide, strict=True))
 
 
 def problem_of(shape):

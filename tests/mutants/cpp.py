@@ -10,6 +10,8 @@ GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithme
 DETACHED = "tests/test_gradients.py::test_detached_resets_are_the_reference_s"
 OUTSIDE = "tests/test_gradients.py::test_gradcheck_outside_the_domain"
 KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
+USUAL = "tests/test_engines.py::test_each_compiled_option_set"
+HALVES = "tests/test_engines.py::test_halves_are_float32_rounded_at_the_end"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -54,6 +56,14 @@ MUTANTS = [
     law("the synaptic state is stale", "state = current - n.alpha * current;", ""),
     law("a residual scales its input", "(v + scale(f, n, d)) + current", "(v + scale(f, n, d)) + scale(current, n, d)"),
     # ---- law.h, backward
+    law("the threshold's sum is lost at the end of a row", "threshold += other.threshold;", "", USUAL),
+    kernels(
+        "gradients in bfloat16 are cut, not rounded",
+        "exact ? upper(value) :",
+        "true ? upper(value) :",
+        HALVES,
+        file="rows.h",
+    ),
     law(
         "the attached hard reset has no gradient",
         "d_s = fma(d_after, n.v_reset - h, d_s)",
@@ -96,7 +106,8 @@ MUTANTS = [
         "(many ? neuron / plan.inner : 0) * stride",
         "(many ? (neuron / plan.inner) % std::max<int64_t>(1, plan.groups - 1) : 0) * stride",
     ),
-    kernels("the first kernel serves all options", "!run && d == specialise<usual[I]>(d)", "!run"),
+    kernels("the first kernel serves all options", "&& d == specialise<usual[I]>(d) ?", "?"),
+    kernels("a loss on the membrane takes the spikes' kernel", "!run && pass.takes(usual[I]) &&", "!run &&", USUAL),
     kernels(
         "the start is not reset",
         "if (d.state_is_membrane()) state[j] = after_reset",

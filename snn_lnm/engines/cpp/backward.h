@@ -7,19 +7,19 @@
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters, with the two
-// surrogates that call no function, the first of them for inputs in bfloat16, too. (With parameters per vector these
-// bound the speed, not the branches.)
+// In float: any neuron of degree 1 to 3, and the hosts'. Where a tile has one set of parameters these come with both
+// surrogates that call no function, and with the first of them for inputs in bfloat16.
 template <class T, bool UNIFORM>
 constexpr auto backward_usual() {
   constexpr bool floats = std::is_same_v<T, float>;
   // A reset that is not delayed may stay attached in the hosts.
   constexpr auto attaches = [](const Usual& u) { return u.reset < int(Reset::none); };
   constexpr size_t attached = std::count_if(std::begin(kHosts), std::end(kHosts), attaches);
-  std::array<Usual, floats ? (UNIFORM ? 3 * (std::size(kHosts) + attached) : 0) + 4 : 1> all{};
+  std::array<Usual, floats ? (UNIFORM ? 3 : 1) * (std::size(kHosts) + attached) + 4 : 1> all{};
   size_t i = 0;
-  if constexpr (floats && UNIFORM) {
+  if constexpr (floats) {
     for (auto [surrogate, storage] : {std::pair{0, 0}, {1, 0}, {0, 1}}) {
+      if (!UNIFORM && (surrogate || storage)) continue;
       for (Usual u : kHosts) {
         u.surrogate = surrogate, u.storage = storage;
         for (u.detach_reset = !attaches(u); u.detach_reset < 2; ++u.detach_reset) all[i++] = u;
@@ -184,7 +184,15 @@ struct Backward {
   }
 };
 
-void run_all(const Backward<float>& pass);
-void run_all(const Backward<double>& pass);
+// Two files, compiled side by side.
+void run_uniform(const Backward<float>& pass);
+void run_uniform(const Backward<double>& pass);
+void run_mixed(const Backward<float>& pass);
+void run_mixed(const Backward<double>& pass);
+
+template <class T>
+void run_all(const Backward<T>& pass) {
+  pass.plan.uniform ? run_uniform(pass) : run_mixed(pass);
+}
 
 }  // namespace lnm

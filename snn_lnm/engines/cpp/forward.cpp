@@ -2,7 +2,11 @@
 
 namespace lnm {
 
-void run_all(const Forward<float>& pass) { run_tiles(pass); }
-void run_all(const Forward<double>& pass) { run_tiles(pass); }
+template <class T>
+void run_all(const Forward<T>& pass) {
+  pass.plan.uniform ? run_tiles<true>(pass) : run_tiles<false>(pass);
+}
+template void run_all(const Forward<float>& pass);
+template void run_all(const Forward<double>& pass);
 
 }  // namespace lnm

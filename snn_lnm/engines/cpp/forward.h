@@ -7,15 +7,14 @@
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and the hosts' where a tile has one set of parameters, for inputs in float
-// and in bfloat16.
+// In float: any neuron of degree 1 to 3, and the hosts', where a tile has one set of parameters for inputs in bfloat16, too.
 template <class T, bool UNIFORM>
 constexpr auto forward_usual() {
-  constexpr bool hosts = std::is_same_v<T, float> && UNIFORM;
-  std::array<Usual, (hosts ? 2 * std::size(kHosts) : 0) + 4> all{};
+  constexpr bool hosts = std::is_same_v<T, float>;
+  std::array<Usual, (hosts ? (UNIFORM ? 2 : 1) * std::size(kHosts) : 0) + 4> all{};
   size_t i = 0;
   if constexpr (hosts) {
-    for (int storage = 0; storage < 2; ++storage) {
+    for (int storage = 0; storage < 1 + UNIFORM; ++storage) {
       for (Usual u : kHosts) u.storage = storage, all[i++] = u;
     }
   }
@@ -95,7 +94,7 @@ struct Forward {
   }
 };
 
-void run_all(const Forward<float>& pass);
-void run_all(const Forward<double>& pass);
+template <class T>
+void run_all(const Forward<T>& pass);
 
 }  // namespace lnm

@@ -148,11 +148,11 @@ Run<Pass> pick(const Pass& pass) {
   return run;
 }
 
-template <class Pass>
+template <bool UNIFORM, class Pass>
 void run_tiles(const Pass& pass) {
   const Plan& plan = pass.plan;
   if (plan.steps * plan.neurons == 0) return;
-  const Run<Pass> run = plan.uniform ? pick<Pass, true>(pass) : pick<Pass, false>(pass);
+  const Run<Pass> run = pick<Pass, UNIFORM>(pass);
   at::parallel_for(0, plan.items(), plan.grain(), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) (pass.*run)(Tile(plan, item));
   });
