@@ -93,8 +93,9 @@ void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Elem
 enum Synapse { no_synapse, decay, euler };
 
 struct Usual {
-  int degree = -1, charge = -1, reset = -1, detach_reset = -1, surrogate = -1, storage = -1;
+  int degree = -1, charge = -1, reset = -1;
   Synapse synapse = no_synapse;  // looked at where the reset is known
+  int detach_reset = -1, surrogate = -1, storage = -1;
 };
 
 // The hosts' neurons, and those of this library's own presets.
@@ -103,8 +104,8 @@ constexpr Usual kHosts[] = {
     {3, int(Charge::drift), int(Reset::none)},     {3, int(Charge::map), int(Reset::hard)},
     {3, int(Charge::map), int(Reset::soft)},       {3, int(Charge::map), int(Reset::none)},
     {3, int(Charge::map), int(Reset::hard_next)},  {3, int(Charge::map), int(Reset::soft_next)},
-    {3, int(Charge::drift), int(Reset::hard), -1, -1, euler},      // Norse's LIF
-    {3, int(Charge::map), int(Reset::soft_next), -1, -1, decay},   // snnTorch's Synaptic
+    {3, int(Charge::drift), int(Reset::hard), euler},     // Norse's LIF
+    {3, int(Charge::map), int(Reset::soft_next), decay},  // snnTorch's Synaptic
 };
 
 template <Usual USUAL>
