@@ -68,7 +68,7 @@ struct ParameterPointers {
 };
 
 template <class V>
-void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Element<V>>& p, const Plan& plan,
+__attribute__((noinline)) void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Element<V>>& p, const Plan& plan,
                   const Tile& tile, const Dynamics& d) {
   using T = Element<V>;
   auto lanes = [&](int64_t vector, const T* values, bool many, int64_t stride, int64_t offset) {

@@ -77,12 +77,13 @@ template <class V>
 inline V abs(V u) {
   return select(u < 0, -u, u);
 }
+// (Those that call the library once a lane stay calls: inlined, they take the compiler longer than all the rest.)
 template <class V>
-inline V sigmoid(V u) {
+__attribute__((noinline)) V sigmoid(V u) {
   return lanewise(u, [](auto a) { return 1 / (1 + std::exp(-a)); });
 }
 template <class V>
-inline V atan(V u) {
+__attribute__((noinline)) V atan(V u) {
   return lanewise(u, [](auto a) { return std::atan(a); });
 }
 
