@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--epochs",
         type=_integer(1, 10_000),
-        default=12,
+        default=9,
         help="of training; Norse: a third of them",
     )
     demo.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="of weights, spikes and batches")

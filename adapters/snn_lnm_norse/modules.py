@@ -107,12 +107,11 @@ class RegisteredNeuron(HasDynamics):
         return self.state_fallback(input_tensor) if state is None else state
 
     def extra_repr(self) -> str:
-        d, theta = self.dynamics, self.coefficients
-        layout = "layer" if theta.dim() == 1 else [*theta.shape[:-1]]
-        return (
-            f"degree={self.degree}, layout={layout}, charge={d.charge!r}, reset={d.reset!r}, "
-            f"synapse={self.tau_syn_inv is not None}, surrogate={d.surrogate}, domain={d.domain}, dt={self.dt}"
-        )
+        """As Norse's own modules have it."""
+        return f"p={self._p_as_numbers()}, dt={self.dt}"
+
+    def _p_as_numbers(self) -> LNMParameters:
+        return LNMParameters._make(value.detach() if isinstance(value, Tensor) else value for value in self.p)
 
 
 def _number(name: str, value: Any) -> Tensor | None:
@@ -237,8 +236,8 @@ class RecurrentNeuron(RegisteredNeuron):
         return weights * (1 - torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
 
     def extra_repr(self) -> str:
-        sizes = f"input_size={int(self.input_size)}, hidden_size={int(self.hidden_size)}, autapses={self.autapses}"
-        return f"{sizes}, {super().extra_repr()}"
+        sizes = f"input_size={int(self.input_size)}, hidden_size={int(self.hidden_size)}"
+        return f"{sizes}, p={self._p_as_numbers()}, autapses={self.autapses}, dt={self.dt}"
 
     def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
         dims = (*dims, len(self.recurrent_weights))

@@ -9,8 +9,6 @@ MODULES = [
     *(f"module.test.test_{name}" for name in ("lif", "lif_box", "iaf", "sequential", "snn", "training", "conv")),
     *(f"functional.test.test_{name}" for name in ("lif", "lif_box", "iaf", "lift")),
 ]
-# They compare the text of repr(), in which our parameters are called LNMParameters.
-DIFFERENT = {f"test_snn{name}_repr" for name in ("", "_cell", "_recurrent", "_recurrent_cell")}
 
 
 def test_norse_s_own_tests_pass():
@@ -18,7 +16,5 @@ def test_norse_s_own_tests_pass():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.peers.norse_plugin"]
     command += ["-W", "ignore", "-o", "addopts=", "--pyargs", *(f"norse.torch.{name}" for name in MODULES)]
     found = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    failed = set(re.findall(r"^FAILED \S*::(\w+)", found.stdout, re.MULTILINE))
-    passed = int(re.search(r"(\d+) passed", found.stdout)[1])
-    assert failed == DIFFERENT, found.stdout[-3000:]
-    assert passed >= 60
+    assert found.returncode == 0, found.stdout[-3000:]
+    assert int(re.search(r"(\d+) passed", found.stdout)[1]) >= 60
