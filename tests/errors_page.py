@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "errors.md"
-SOURCE = ROOT / "tests" / "test_bad_input.py"
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs" / "errors.md"
+SOURCES = {
+    "The neuron": (
+        "test_bad_input.py",
+        "`X` is a float32 input of shape `[3, 2, 4]`, `THETA` is `torch.tensor([0.0, 0.9])`.",
+    ),
+    "snnTorch": (
+        "snntorch/test_host.py",
+        "`LNM` is `snn_lnm_snntorch.LNM`, `NEURON` is `LNM(0.9)`, `X` is `torch.ones(2, 3)`.",
+    ),
+    "Norse": ("norse/test_modules.py", "`FAST` are `LNMParameters`."),
+    "SpikingJelly": ("jelly/test_jelly_node.py", "`NODE` is an `LNMNode` in step mode `m` with three channels."),
+    "fuse_time": (
+        "fuse/test_fuse_layers.py",
+        "`FUSED` is a fused network; the classes are networks with the fault named.",
+    ),
+}
 HEAD = """# Errors
 
-What a wrong call raises, and when: before anything has changed. A module that raised one of these is as it was before
-(`tests/test_bad_input.py` checks each line, and that). The texts name what came, what was expected and, where there is
-one way to mend it, that way.
+What a wrong call raises, and when: before anything has changed. A module that raised one of these is as it was before.
+The texts name what came, what was expected and, where there is one way to mend it, that way.
 
-This page is written by `python -m tests.errors_page` from those tests. In the calls, `X` is a float32 input of shape
-`[3, 2, 4]`, `THETA` is `torch.tensor([0.0, 0.9])`, and `functional` is `snn_lnm.functional`.
-
-| call | raises |
-|---|---|
+This page is written by `python -m tests.errors_page` from the tests named, which check each line.
 """
 
 
-def calls() -> dict[str, str]:
-    """Name of each misuse -> the code of its call, as the test has it."""
-    for node in ast.parse(SOURCE.read_text()).body:
+def rows(source: str) -> list[tuple[str, Any]]:
+    """The code and the function of each call in the table CALLS of a test file."""
+    for folder in (TESTS, (TESTS / source).parent):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+    table = importlib.import_module(Path(source).stem).CALLS
+    calls = [row[2] for row in (table.values() if isinstance(table, dict) else table)]
+    for node in ast.parse((TESTS / source).read_text()).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CALLS":
-            table = ast.literal_eval(ast.Dict([*node.value.keys], [ast.Constant(0) for _ in node.value.keys]))
-            bodies = (ast.unparse(row.elts[2].body) for row in node.value.values)
-            return dict(zip(table, bodies, strict=True))
-    raise ValueError(f"{SOURCE} has no table CALLS.")
+            lines = node.value.values if isinstance(node.value, ast.Dict) else node.value.elts
+            return [(ast.unparse(line.elts[2].body), call) for line, call in zip(lines, calls, strict=True)]
+    raise ValueError(f"{source} has no table CALLS.")
 
 
 def text_of(call) -> str:
@@ -44,17 +60,15 @@ def text_of(call) -> str:
     raise AssertionError("nothing was raised")
 
 
-def page(table: dict) -> str:
-    """The page for ``table``, the tests' CALLS."""
-    rows = []
-    for name, code in calls().items():
-        text = text_of(table[name][2]).replace("|", "\\|").replace("\n", " ")
-        rows.append(f"| `{code.replace('|', chr(92) + '|')}` | {text} |\n")
-    return HEAD + "".join(rows)
+def section(title: str) -> str:
+    """One heading and its table."""
+    source, names = SOURCES[title]
+    lines = [f"\n## {title}\n`tests/{source}`. {names}\n\n| call | raises |\n|---|---|\n"]
+    for code, call in rows(source):
+        text = text_of(call).replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| `{code.replace('|', chr(92) + '|')}` | {text} |\n")
+    return "".join(lines)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(SOURCE.parent))
-    from test_bad_input import CALLS
-
-    PAGE.write_text(page(CALLS))
+    PAGE.write_text(HEAD + "".join(map(section, SOURCES)))

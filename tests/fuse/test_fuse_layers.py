@@ -194,23 +194,14 @@ class Twice(nn.Module):
         return self.lif(self.lif(x))
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        (Branches(), "cannot follow its forward.*control flow"),
-        (Loops(), "no loop over time"),
-        (NoGradient(), "switches gradients"),
-        (KeepsState(), "a step assigns mem"),
-        (ChangesState(), "does not return the next state of lif as that layer gave it"),
-        (ByHand(), "argument 'v' is used by mul, not only as the state of a layer"),
-        (Twice(), "lif is called twice in a step"),
-        (snn.Leaky(beta=0.5), "a bare Leaky is a neuron"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
-)
-def test_what_cannot_be_fused_is_refused_with_the_reason_and_left_as_it_was(model, message):
+REFUSED = (Branches, Loops, NoGradient, KeepsState, ChangesState, ByHand, Twice, leaky)
+
+
+@pytest.mark.parametrize("build", REFUSED)
+def test_what_cannot_be_fused_is_left_as_it_was(build):
+    model = build()
     before = {name: vars(module).copy() for name, module in model.named_modules()}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError):
         snn_lnm.fuse_time(model)
     assert {name: vars(module) for name, module in model.named_modules()} == before
 
@@ -222,15 +213,25 @@ def test_hooks_on_a_container_are_refused():
         snn_lnm.fuse_time(net)
 
 
-def test_wrong_arguments():
-    fused = snn_lnm.fuse_time(nn.Sequential(nn.Linear(5, 5), leaky()))
-    with pytest.raises(ValueError, match=r"\[T, B, \.\.\.\] with T >= 1, got \[0, 3, 5\]"):
-        fused(torch.zeros(0, 3, 5))
-    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got list"):
-        fused([1.0])
-    with pytest.raises(TypeError, match=r"a torch\.nn\.Module is needed"):
-        snn_lnm.fuse_time(lambda x: x)
-    with pytest.raises(ValueError, match="fused already"):
-        snn_lnm.fuse_time(fused)
-    with pytest.raises(TypeError, match="per_step takes classes"):
-        snn_lnm.fuse_time(nn.Sequential(), per_step=["Linear"])
+FUSED = snn_lnm.fuse_time(nn.Sequential(nn.Linear(5, 5), leaky()))
+CALLS = [
+    (ValueError, r"\[T, B, \.\.\.\] with T >= 1, got \[0, 3, 5\]", lambda: FUSED(torch.zeros(0, 3, 5))),
+    (TypeError, r"must be a torch\.Tensor, got list", lambda: FUSED([1.0])),
+    (TypeError, r"a torch\.nn\.Module is needed", lambda: snn_lnm.fuse_time(3)),
+    (ValueError, "fused already", lambda: snn_lnm.fuse_time(FUSED)),
+    (TypeError, "per_step takes classes", lambda: snn_lnm.fuse_time(nn.Sequential(), per_step=["Linear"])),
+    (ValueError, "cannot follow its forward.*control flow", lambda: snn_lnm.fuse_time(Branches())),
+    (ValueError, "no loop over time", lambda: snn_lnm.fuse_time(Loops())),
+    (ValueError, "switches gradients", lambda: snn_lnm.fuse_time(NoGradient())),
+    (ValueError, "a step assigns mem", lambda: snn_lnm.fuse_time(KeepsState())),
+    (ValueError, "does not return the next state of lif", lambda: snn_lnm.fuse_time(ChangesState())),
+    (ValueError, "argument 'v' is used by mul", lambda: snn_lnm.fuse_time(ByHand())),
+    (ValueError, "lif is called twice in a step", lambda: snn_lnm.fuse_time(Twice())),
+    (ValueError, "a bare Leaky is a neuron", lambda: snn_lnm.fuse_time(snn.Leaky(beta=0.5))),
+]
+
+
+@pytest.mark.parametrize("kind, message, call", CALLS, ids=lambda value: value if isinstance(value, str) else "")
+def test_wrong_arguments(kind, message, call):
+    with pytest.raises(kind, match=message):
+        call()

@@ -194,7 +194,7 @@ def test_autapses_get_no_gradient_even_in_a_copy():
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("kind, message, call", [
+CALLS = [
     (ValueError, "finite", lambda: LNM(FAST._replace(coefficients=torch.tensor([NAN, 1.0])))),
     (ValueError, "finite", lambda: LNM(FAST._replace(v_th=NAN))),
     (ValueError, "between 0 and 8", lambda: LNM(FAST._replace(coefficients=torch.zeros(10)))),
@@ -204,11 +204,19 @@ NAN = float("nan")
     (ValueError, "unknown charge", lambda: LNM(FAST._replace(charge="euler"))),
     (ValueError, "unknown reset", lambda: LNM(FAST._replace(reset="zero"))),
     (ValueError, "unknown backend", lambda: LNM(FAST, backend="cuda")),
-    (ValueError, "state=None", lambda: lnm_feed_forward_step(
-        torch.ones(2, 3), LNMFeedForwardState(torch.zeros(5, 3), torch.zeros(5, 3)), FAST)),
+    (
+        ValueError,
+        "state=None",
+        lambda: lnm_feed_forward_step(
+            torch.ones(2, 3), LNMFeedForwardState(torch.zeros(5, 3), torch.zeros(5, 3)), FAST
+        ),
+    ),
     (ValueError, "does not fit", lambda: LNM(FAST._replace(v_th=torch.ones(5)))(torch.ones(2, 3, 4))),
     (TypeError, "missing", lambda: lnm_step(torch.ones(2, 3), None)),
-], ids=lambda value: value if isinstance(value, str) else "")  # fmt: skip
+]
+
+
+@pytest.mark.parametrize("kind, message, call", CALLS, ids=lambda value: value if isinstance(value, str) else "")
 def test_bad_input(kind, message, call):
     with pytest.raises(kind, match=message):
         call()

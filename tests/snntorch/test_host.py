@@ -271,30 +271,32 @@ def test_a_smaller_last_batch_starts_at_zero():
             assert torch.equal(mine[1], host[1])
 
 
-@pytest.mark.parametrize(
-    "kind, message, call",
-    [
-        (
-            TypeError,
-            "init_hidden=True",
-            lambda n: LNM(0.9, init_hidden=True)(torch.ones(2, 3), torch.ones(2, 3)),
-        ),
-        (TypeError, "input_ must be a torch.Tensor", lambda n: n([1.0])),
-        (TypeError, "mem must be a torch.Tensor", lambda n: n(torch.ones(2, 3), 0.5)),
-        (TypeError, "torch.int64", lambda n: n(torch.ones(2, 3, dtype=torch.int64))),
-        (ValueError, "finite", lambda n: LNM(float("nan"))),
-        (ValueError, "degree must be at least 1", lambda n: LNM(0.9, degree=0)),
-        (ValueError, "between 0 and 8", lambda n: LNM(0.9, degree=9)),
-        (ValueError, "give beta", lambda n: LNM()),
-        (ValueError, "unknown surrogate", lambda n: LNM(0.9, spike_grad="x")),
-        (ValueError, "reset_mechanism", lambda n: LNM(0.9, reset_mechanism="hard")),
-        (ValueError, "does not fit", lambda n: LNM(torch.rand(5))(torch.ones(2, 3))),
-    ],
-)
+NEURON, X = LNM(0.9), torch.ones(2, 3)
+CALLS = [
+    (TypeError, "init_hidden=True", lambda: LNM(0.9, init_hidden=True)(X, X)),
+    (TypeError, "input_ must be a torch.Tensor", lambda: NEURON([1.0])),
+    (TypeError, "mem must be a torch.Tensor", lambda: NEURON(X, 0.5)),
+    (TypeError, "torch.int64", lambda: NEURON(X.long())),
+    (TypeError, "beta must be a number", lambda: LNM(beta="0.9")),
+    (ValueError, "finite", lambda: LNM(float("nan"))),
+    (ValueError, "give beta", lambda: LNM()),
+    (ValueError, "degree must be at least 1", lambda: LNM(0.9, degree=0)),
+    (ValueError, "between 0 and 8", lambda: LNM(0.9, degree=9)),
+    (TypeError, "coefficients must be a tensor", lambda: LNM(coefficients="cubic")),
+    (ValueError, "got a scalar", lambda: LNM(coefficients=torch.tensor(0.9))),
+    (ValueError, "finite", lambda: LNM(coefficients=torch.tensor([0.0, torch.inf]))),
+    (ValueError, "between 0 and 8", lambda: LNM(coefficients=torch.zeros(10))),
+    (ValueError, "unknown surrogate", lambda: LNM(0.9, spike_grad="x")),
+    (ValueError, "reset_mechanism", lambda: LNM(0.9, reset_mechanism="hard")),
+    (ValueError, "does not fit", lambda: LNM(torch.rand(5))(X)),
+    (ValueError, "has no beta", lambda: LNM(coefficients=[0.5]).beta),
+]
+
+
+@pytest.mark.parametrize("kind, message, call", CALLS, ids=lambda value: value if isinstance(value, str) else "")
 def test_bad_input_changes_nothing(kind, message, call):
-    neuron = LNM(0.9)
-    neuron(torch.ones(2, 3))
-    before = neuron.mem
+    NEURON(X)
+    before = NEURON.mem
     with pytest.raises(kind, match=message):
-        call(neuron)
-    assert neuron.mem is before
+        call()
+    assert NEURON.mem is before
