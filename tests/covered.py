@@ -42,7 +42,7 @@ def instrumented(folder: Path) -> dict[str, str]:
 
 def cpp_lines(folder: Path) -> dict[str, tuple[float, int]]:
     """Per cent of lines run, and lines, of each file of the engine."""
-    counts = [*map(str, folder.glob("*ward.gcda")), str(folder / "ops.gcda")]
+    counts = [*map(str, folder.glob("*ward*.gcda")), str(folder / "ops.gcda")]
     found = subprocess.run(["gcov", *counts], cwd=folder, capture_output=True, text=True, check=True).stdout
     pattern = r"File '[^']*/engines/cpp/([\w.]+)'\nLines executed:([\d.]+)% of (\d+)"
     most: dict[str, tuple[float, int]] = {}  # each object file reports the headers it includes
