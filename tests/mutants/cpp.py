@@ -59,8 +59,8 @@ MUTANTS = [
     law("the threshold's sum is lost at the end of a row", "threshold += other.threshold;", "", USUAL),
     kernels(
         "gradients in bfloat16 are cut, not rounded",
-        "exact ? upper(value) :",
-        "true ? upper(value) :",
+        "exact        ? upper(value)",
+        "true ? upper(value)",
         HALVES,
         file="rows.h",
     ),

@@ -18,6 +18,7 @@ constexpr auto backward_usual() {
   std::array<Usual, floats ? (UNIFORM ? 3 : 1) * (std::size(kHosts) + attached) + 4 : 1> all{};
   size_t i = 0;
   if constexpr (floats) {
+    // (The storages are those of enum Storage.)
     for (auto [surrogate, storage] : {std::pair{0, 0}, {1, 0}, {0, 1}}) {
       if (!UNIFORM && (surrogate || storage)) continue;
       for (Usual u : kHosts) {
@@ -25,8 +26,6 @@ constexpr auto backward_usual() {
         for (u.detach_reset = !attaches(u); u.detach_reset < 2; ++u.detach_reset) all[i++] = u;
       }
     }
-  }
-  if constexpr (floats) {
     for (int degree = 3; degree > 0; --degree) all[i++] = {degree};
   }
   return all;
@@ -39,7 +38,7 @@ struct Backward {
   ParameterPointers<T> parameters;
   Input<T> x;
   const T *v, *current;
-  Input<T> h, d_spikes;                   // null where the loss does not reach
+  Input<T> h, d_spikes;  // null where the loss does not reach
   const T *d_h, *d_last_v, *d_last_current;
   Output<T> d_x;
   T *d_v, *d_current;
@@ -50,7 +49,8 @@ struct Backward {
   static constexpr auto usual = backward_usual<T, UNIFORM>();
   // A host's neuron in training: of the gradients the spikes' comes in, and none of gain or alpha is asked for.
   bool takes(const Usual& u) const {
-    return u.storage < 0 || (d_spikes && int(d_spikes.storage) == u.storage && !d_h && !(d_last_v && dynamics.state_is_membrane()) && !need_currents && !h.converts());
+    const bool spikes_only = d_spikes && !d_h && !(d_last_v && dynamics.state_is_membrane());
+    return u.storage < 0 || (spikes_only && int(d_spikes.storage) == u.storage && !need_currents && !h.converts());
   }
   static constexpr int64_t L = kLanes<Vec<T>>;
   // Rows that the lanes sum in their own type before going to double.
@@ -130,11 +130,12 @@ struct Backward {
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
-        const int64_t earlier = t > 0 ? row - plan.neurons : row, next = t > 1 ? earlier - plan.neurons : earlier;
-        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), next_d_row = d_spikes ? d_spikes.from(earlier).as(USUAL.storage) : h;
-        const Input<T> before_row = h.from(earlier).as(plain ? 0 : -1), next_row = before_row.from(next - earlier);
+        const int64_t last = t > 0 ? row - plan.neurons : row, next = t > 1 ? last - plan.neurons : last;
+        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), before_row = h.from(last).as(plain ? 0 : -1);
+        const Input<T> next_row = before_row.from(next - last), next_d_row = d_spikes ? d_spikes_row.from(last - row) : h;
         const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
-        const T* d_last_row = !plain && t + 1 == plan.steps && d_last_v && d.state_is_membrane() ? d_last_v + base : nullptr;
+        const bool ends = !plain && t + 1 == plan.steps && d.state_is_membrane();
+        const T* d_last_row = ends && d_last_v ? d_last_v + base : nullptr;
         const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
         const Output<T> d_x_row = d_x.row(row, d_x_buffer).as(USUAL.storage);
         const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());

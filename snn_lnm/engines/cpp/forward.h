@@ -7,7 +7,8 @@
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and the hosts', where a tile has one set of parameters for inputs in bfloat16, too.
+// In float: any neuron of degree 1 to 3, and the hosts'; where a tile has one set of parameters, for inputs in
+// bfloat16, too.
 template <class T, bool UNIFORM>
 constexpr auto forward_usual() {
   constexpr bool hosts = std::is_same_v<T, float>;
@@ -63,7 +64,8 @@ struct Forward {
       });
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
-        const Input<T> x_row = x.from(row).as(USUAL.storage), next_row = x_row.from(t + 1 < plan.steps ? plan.neurons : 0);
+        const Input<T> x_row = x.from(row).as(USUAL.storage);
+        const Input<T> next_row = x_row.from(t + 1 < plan.steps ? plan.neurons : 0);
         const Output<T> spikes_row = spikes.row(row, spikes_buffer).as(USUAL.storage);
         const Output<T> h_row = h ? h.row(row, h_buffer).as(USUAL.storage < 0 ? -1 : 0) : h;
         T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;

@@ -49,13 +49,13 @@ struct Law {
     TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
     TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
     dynamics.synapse = alpha.has_value();
-    dynamics.euler = synapse == "euler";
+    dynamics.euler = alpha && synapse == "euler";
     dynamics.surrogate = kSameFormula[surrogate];
     std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
     dynamics.bounded = !domain.empty();
     if (dynamics.bounded) dynamics.lo = domain[0], dynamics.hi = domain[1];
     dynamics.line = extension == "line";
-    dynamics.detach_reset = detach_reset;
+    dynamics.detach_reset = detach_reset || dynamics.reset == Reset::none;
     dynamics.fire_at_threshold = fire_at_threshold;
     dynamics.smooth = smooth;
     dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;

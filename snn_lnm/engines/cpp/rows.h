@@ -102,7 +102,9 @@ struct Output {
   LNM_INLINE void store(int64_t at, V value, int64_t n, bool exact = false) const {
     if constexpr (std::is_same_v<T, float>) {
       if (storage != Storage::arithmetic) {
-        const Halves bits = !is_bfloat16() ? narrow(value, c10::Half{}) : exact ? upper(value) : narrow(value, c10::BFloat16{});
+        const Halves bits = !is_bfloat16() ? narrow(value, c10::Half{})
+                            : exact        ? upper(value)
+                                           : narrow(value, c10::BFloat16{});
         std::memcpy(data + at * 2, &bits, static_cast<size_t>(n) * 2);
         return;
       }
