@@ -1,12 +1,16 @@
 .PHONY: demo test test-matrix coverage bench bench-gpu
 PYTHON := .venv/bin/python
 
-.venv/.installed: pyproject.toml
+.venv/.demo: pyproject.toml
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --no-compile --editable '.[dev]'  # byte code of what is imported, not of all
+	$(PYTHON) -m pip install --quiet --no-compile --editable '.[demo]'  # byte code of what is imported, not of all
 	touch $@
 
-demo: .venv/.installed
+.venv/.installed: .venv/.demo
+	$(PYTHON) -m pip install --quiet --no-compile --editable '.[dev]'
+	touch $@
+
+demo: .venv/.demo
 	$(PYTHON) -m snn_lnm demo
 
 test: .venv/.installed
