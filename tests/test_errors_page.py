@@ -8,7 +8,7 @@ from optional import HAS_SPIKINGJELLY
 @pytest.mark.parametrize("title", SOURCES)
 def test_the_page_is_up_to_date(title):
     if title == "SpikingJelly" and not HAS_SPIKINGJELLY:
-        pytest.skip("spikingjelly is not installed")
+        pytest.skip("spikingjelly is not installed")  # the section is what its calls raise
     assert section(title) in PAGE.read_text(), "run `python -m tests.errors_page`"
 
 

@@ -73,7 +73,7 @@ struct Backward {
   }
 
   // Adds the lanes to those in double and clears them.
-  __attribute__((noinline)) void widen(std::vector<Sums<Vec<T>>>& sums, std::vector<double>& wide) const {
+  LNM_CALL void widen(std::vector<Sums<Vec<T>>>& sums, std::vector<double>& wide) const {
     for (size_t j = 0; j < sums.size(); ++j) {
       const T* lanes = reinterpret_cast<const T*>(sums[j].theta);  // theta and the four that follow it
       double* to = wide.data() + j * kSums * L;
@@ -86,7 +86,7 @@ struct Backward {
   // Adds the lanes, in order, to the tile's partial sums of each group. (The lanes past the end of a
   // uniform tile hold zeros: no gradient enters them.)
   template <bool UNIFORM>
-  __attribute__((noinline)) void reduce(const std::vector<double>& wide, const Tile& tile) const {
+  LNM_CALL void reduce(const std::vector<double>& wide, const Tile& tile) const {
     double* out = partial + tile.index * plan.local_groups * kSums;
     const int64_t lanes = UNIFORM ? L : tile.width, first = tile.start / plan.inner;
     for (int64_t i = 0; i < lanes; ++i) {

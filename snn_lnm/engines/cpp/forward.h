@@ -48,7 +48,8 @@ struct Forward {
     std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
     fill_numbers(numbers, parameters, plan, tile, d);
     const Numbers<V> shared = numbers[0];
-    const bool rounds = USUAL.storage < 0 && std::is_same_v<T, float> && h.is_bfloat16();
+    constexpr bool plain = USUAL.storage >= 0;  // as `takes` says
+    const bool rounds = !plain && std::is_same_v<T, float> && h.is_bfloat16();
     V state[kTile / L], spike[kTile / L], synaptic[kTile / L];
     alignas(kVectorBytes) T spikes_buffer[kTile], h_buffer[kTile];
 
@@ -67,7 +68,7 @@ struct Forward {
         const Input<T> x_row = x.from(row).as(USUAL.storage);
         const Input<T> next_row = x_row.from(t + 1 < plan.steps ? plan.neurons : 0);
         const Output<T> spikes_row = spikes.row(row, spikes_buffer).as(USUAL.storage);
-        const Output<T> h_row = h ? h.row(row, h_buffer).as(USUAL.storage < 0 ? -1 : 0) : h;
+        const Output<T> h_row = h ? h.row(row, h_buffer).as(plain ? 0 : -1) : h;
         T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];

@@ -68,8 +68,8 @@ struct ParameterPointers {
 };
 
 template <class V>
-__attribute__((noinline)) void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Element<V>>& p, const Plan& plan,
-                  const Tile& tile, const Dynamics& d) {
+LNM_CALL void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Element<V>>& p,
+                           const Plan& plan, const Tile& tile, const Dynamics& d) {
   using T = Element<V>;
   auto lanes = [&](int64_t vector, const T* values, bool many, int64_t stride, int64_t offset) {
     V out{};
@@ -95,7 +95,8 @@ enum Synapse { no_synapse, decay, euler };
 struct Usual {
   int degree = -1, charge = -1, reset = -1;
   Synapse synapse = no_synapse;  // looked at where the reset is known
-  int detach_reset = -1, surrogate = -1, storage = -1;
+  int detach_reset = -1, surrogate = -1;
+  int storage = -1;  // of input and output; where it is known the membrane is kept in full
 };
 
 // The neurons of snnTorch and Norse, and this library's own presets. (SpikingJelly's divide by the gain and fire at

@@ -12,6 +12,8 @@
 
 // Without it some options of a kernel stay in memory, and its sums with them: half the speed.
 #define LNM_INLINE __attribute__((always_inline))
+// What is called once a tile, or calls the library once a lane: copied into every kernel it only takes time to build.
+#define LNM_CALL __attribute__((noinline))
 
 namespace lnm {
 
@@ -77,13 +79,12 @@ template <class V>
 inline V abs(V u) {
   return select(u < 0, -u, u);
 }
-// (Those that call the library once a lane stay calls: inlined, they take the compiler longer than all the rest.)
 template <class V>
-__attribute__((noinline)) V sigmoid(V u) {
+LNM_CALL V sigmoid(V u) {
   return lanewise(u, [](auto a) { return 1 / (1 + std::exp(-a)); });
 }
 template <class V>
-__attribute__((noinline)) V atan(V u) {
+LNM_CALL V atan(V u) {
   return lanewise(u, [](auto a) { return std::atan(a); });
 }
 
