@@ -78,7 +78,10 @@ def recomputing(engine: Engine, every: int) -> Engine:
             start, numbers = State(*tensors[:2]), Parameters(*tensors[2:])
             return engine(part, start, numbers, dynamics, single_step, membrane)
 
-        draws = not isinstance(dynamics.surrogate, Surrogate)  # a callable of the user's may
+        surrogate = dynamics.surrogate
+        draws = not isinstance(surrogate, Surrogate)  # a callable of the user's may
+        if isinstance(surrogate, Surrogate):
+            _ = surrogate.parameters  # Dynamo fails on numbers that it meets inside a checkpoint first
         spikes: list[Tensor] = []
         for part in cast("list[Tensor]", x.split(every)):
             s, _, state = torch.utils.checkpoint.checkpoint(

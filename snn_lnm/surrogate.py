@@ -64,7 +64,7 @@ class Surrogate:
         return [float(getattr(self, name)) for name in self.__match_args__]
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
-        return _Step.apply(u, self, at_zero)
+        return _Step.apply(u, at_zero, self.derivative, *self.parameters)
 
     def smooth(self, u: Tensor) -> Tensor:
         """``S(u)``: the spike of smooth mode, whose gradient is a true one."""
@@ -75,19 +75,19 @@ class _Step(torch.autograd.Function):
     generate_vmap_rule = True  # for torch.func
 
     @staticmethod
-    def forward(u: Tensor, surrogate: Surrogate, at_zero: bool) -> Tensor:
+    def forward(u: Tensor, at_zero: bool, *_: Any) -> Tensor:
         return ((u >= 0) if at_zero else (u > 0)).to(u.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-        u, ctx.surrogate, _ = inputs
+        u, _, ctx.derivative, *ctx.parameters = inputs
         ctx.save_for_backward(u)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         (u,) = ctx.saved_tensors
-        surrogate = ctx.surrogate
-        return grad_outputs[0] * surrogate.derivative(u, *surrogate.parameters), None, None
+        derivative = grad_outputs[0] * ctx.derivative(u, *ctx.parameters)
+        return derivative, None, None, *(None for _ in ctx.parameters)
 
 
 @dataclass(frozen=True)

@@ -147,12 +147,15 @@ def test_swap_passes_it_on(build):
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-5)
 
 
-def test_one_graph():
-    neuron, x = LNM.lif(degree=3, backend="cpp", memory=Memory(recompute=4)), torch.randn(10, 3, 4).requires_grad_()
-    compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager")
-    (law,) = torch.autograd.grad(neuron(x)[0].sum(), x)
-    (ours,) = torch.autograd.grad(compiled(x)[0].sum(), x)
-    assert torch.equal(ours, law)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_one_graph(dynamic):
+    neuron = LNM.lif(degree=3, backend="cpp", memory=Memory(recompute=4))
+    compiled = torch.compile(neuron, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for steps, batch in ((10, 3), (11, 5)):
+        x = torch.randn(steps, batch, 4).requires_grad_()
+        (law,) = torch.autograd.grad(neuron(x)[0].sum(), x)
+        (ours,) = torch.autograd.grad(compiled(x)[0].sum(), x)
+        assert torch.equal(ours, law)
 
 
 # ---- bfloat16
