@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snn_lnm.engines import op
-from snn_lnm.engines import triton as engine
 from snn_lnm.engines.triton.audit import TARGETS, Variant
 from snn_lnm.parameters import Dynamics, Parameters, State
 
@@ -170,7 +169,7 @@ def ours(degree: int, learned: bool, charge: str, detach_reset: bool) -> Neuron:
         found = {}
         for name, launch in variant.launches().items():
             types = tuple(value.dtype if isinstance(value, Tensor) else value for value in launch.arguments)
-            found[name] = [Call(launch.kernel, types, {**launch.constants, **engine.launch_options(32)})]
+            found[name] = [Call(launch.kernel, types, {**launch.constants, **launch.options(32)})]
         return found
 
     def train(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:

@@ -46,12 +46,12 @@ from snn_lnm.engines.triton import audit
 
 def faults(kernel, **options):
     launch = cubic.launches()[kernel]
-    launch_options = engine.launch_options
-    engine.launch_options = lambda warp_size: {**launch_options(warp_size), **options}
+    given = engine.Launch.options
+    engine.Launch.options = lambda launch, warp_size: {**given(launch, warp_size), **options}
     try:
         return audit.inspect(cubic, kernel, launch, "sm_90").faults
     finally:
-        engine.launch_options = launch_options
+        engine.Launch.options = given
 
 assert faults("forward") == ()
 assert any("fused multiply-adds" in fault for fault in faults("forward", enable_fp_fusion=True))
@@ -86,13 +86,13 @@ class Driver:  # compiles for a GPU that is not there
     get_active_torch_device = staticmethod(lambda: torch.device("meta"))
 
 triton.runtime.driver.set_active(Driver())
-from snn_lnm.engines.triton import audit, launch_options
+from snn_lnm.engines.triton import audit
 
 kernels = {}
 for T, B, N in [(1, 1, 16), (4, 64, 4096), (5, 1, 4096), (1000, 7, 512), (32, 64, 1024), (2, 3, 48), (16, 16, 16),
                 (3, 1, 2**20), (128, 64, 512), (7, 2, 2**31)]:
     for name, launch in audit.Variant("", shape=(T, B, N)).launches().items():
-        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch_options(32))
+        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch.options(32))
         kernels.setdefault(name, set()).add(kernel.hash)
 print({name: len(found) for name, found in kernels.items()})
 """

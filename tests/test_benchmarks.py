@@ -132,17 +132,42 @@ def test_a_contestant_with_other_spikes_is_not_timed(monkeypatch, capsys):
     assert not any(line.startswith("4,2,48    snntorch  wrong") for line in output.splitlines())
 
 
-def test_an_engine_with_other_bits_is_not_timed(monkeypatch, capsys):
+WRONG = {
+    "384 of 384 membrane differ": lambda output: output._replace(membrane=output.membrane + 1),
+    "the gradient of the input is not": lambda output: output._replace(spikes=doubled(output.spikes)),
+}
+
+
+def doubled(spikes):
+    """The same, with twice the gradient."""
+    return 2 * spikes - spikes.detach()
+
+
+@pytest.mark.parametrize("sentence", WRONG)
+def test_an_engine_with_other_bits_or_gradients_is_not_timed(sentence, monkeypatch, capsys):
     run = gpu.functional.run
 
     def broken(x, *rest, backend):
         output = run(x, *rest, backend="reference")
-        return output if backend == "reference" else output._replace(membrane=output.membrane + 1)
+        return output if backend == "reference" else WRONG[sentence](output)
 
     monkeypatch.setattr(gpu.functional, "run", broken)
     options = gpu.arguments(["--shapes", "4,2,48", "--hosts", "snntorch"])
     assert gpu.run(options, CPU, "cpp", bench) == 1
-    assert "384 of 384 membrane differ" in capsys.readouterr().out
+    assert sentence in capsys.readouterr().out
+
+
+def test_coefficients_with_other_gradients_are_seen(monkeypatch):
+    wanted = gpu.gradients
+
+    def broken(x, backend):
+        d_x, d_theta = wanted(x, "reference")
+        return d_x, d_theta + (backend == "cpp") * 0.01 * d_theta.abs().max()
+
+    x = torch.randn(4, 2, 48)
+    assert gpu.check_law(x, "cpp") is None
+    monkeypatch.setattr(gpu, "gradients", broken)
+    assert "coefficients" in gpu.check_law(x, "cpp")
 
 
 def test_times_are_shown_relative_to_ours():

@@ -219,17 +219,17 @@ class Launch(NamedTuple):
     programs: int
     arguments: tuple[Any, ...]
     constants: dict[str, Any]
+    fuses: bool
+
+    def options(self, warp_size: int) -> dict[str, Any]:
+        """The compiler's. Fused multiply-adds would change the forward pass's bits; gradients may round less."""
+        return {"num_warps": THREADS // warp_size, "enable_fp_fusion": self.fuses}
 
     def __call__(self, device: torch.device) -> None:
         if self.programs == 0:
             return
         with torch.cuda.device(device if device.type == "cuda" else -1):
-            self.kernel[(self.programs,)](*self.arguments, **self.constants, **launch_options(_warp_size()))
-
-
-def launch_options(warp_size: int) -> dict[str, Any]:
-    """Compiler options of every launch. Fused multiply-adds would change the bits."""
-    return {"num_warps": THREADS // warp_size, "enable_fp_fusion": False}
+            self.kernel[(self.programs,)](*self.arguments, **self.constants, **self.options(_warp_size()))
 
 
 @functools.cache
@@ -247,7 +247,8 @@ def _launch(name: str, law: Law, geometry: Plan, arguments: list[Tensor | None],
 
     shape = {"MANY": law.many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
     everything = (*arguments, *law.numbers, *geometry.sizes)
-    return Launch(getattr(kernels, name), geometry.programs, everything, {"D": law.options(), **constants, **shape})
+    constants = {"D": law.options(), **constants, **shape}
+    return Launch(getattr(kernels, name), geometry.programs, everything, constants, name == "backward_kernel")
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:

@@ -192,7 +192,7 @@ def compile_for(launch: Launch, target: str) -> Any:
             signature[name] = launch.kernel.params[index].annotation_type
     signature |= dict.fromkeys(launch.constants, "constexpr")
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    options = engine.launch_options(TARGETS[target][2])
+    options = launch.options(TARGETS[target][2])
     return cast(Any, triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options))
 
 

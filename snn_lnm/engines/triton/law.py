@@ -1,8 +1,9 @@
 """The law of reference.py for one block of neurons in Triton, and its derivatives.
 
 `D` stands for the :class:`Options`, known when a kernel is compiled; `n` for the :class:`Numbers` of the
-block, which are scalars where all its neurons share them. Products and sums are rounded one by one
-(the launcher forbids contraction), in the order of reference.py.
+block, which are scalars where all its neurons share them. In the forward pass products and sums are rounded
+one by one (the launcher forbids contraction), in the order of reference.py. What the backward pass computes again,
+a spike and what it resets, multiplies by 0 and 1 only, so that contraction changes no bit of it.
 """
 
 from __future__ import annotations
@@ -257,7 +258,7 @@ def polynomial_backward(v, d_f, n, D: tl.constexpr):
         if D.line and D.degree > 0:
             # ∂f/∂θ_1 is v where the line's slope is θ_1 itself, w where that is held to its range.
             theta_1 = n.coefficients[1]
-            terms = terms[:1] + (d_f * tl.where(theta_1 == n.slope, v, w),) + terms[2:]
+            terms = terms[:1] + (tl.where(theta_1 == n.slope, d_f * v, terms[1]),) + terms[2:]
             if D.charge != "map":
                 d_lowest = tl.full((), -2.0, n.gain.dtype) if D.gain_divides else -n.lowest / n.gain
                 d_gain = tl.where(theta_1 < n.lowest, d_f * (v - w) * d_lowest, d_gain)
