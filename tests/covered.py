@@ -19,16 +19,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LIMIT = 95.0  # per cent
 COMPILER = """#!/bin/sh
+case "$*" in
+*{sources}*) ;;  # the engine itself, compiled
+*-shared*) exec {compiler} "$@" --coverage ;;
+*) exec {compiler} "$@" ;;  # a mutant of it, the counts of which would take the place of the engine's
+esac
 {compiler} "$@" -O0 --coverage -frandom-seed=1 || exit $?  # so that all builds count into the same notes
-cp ./*.gcno {notes} 2>/dev/null
-exit 0
+cp ./*.gcno {notes}
 """
 
 
 def instrumented(folder: Path) -> dict[str, str]:
     """An environment in which the C++ engine is built to count its lines, under ``folder``."""
     compiler = folder / "c++"
-    compiler.write_text(COMPILER.format(compiler=os.environ.get("CXX", "c++"), notes=folder))
+    given = os.environ.get("CXX", "c++")
+    compiler.write_text(COMPILER.format(compiler=given, notes=folder, sources=ROOT / "snn_lnm" / "engines" / "cpp"))
     compiler.chmod(0o755)
     return {
         **os.environ,
