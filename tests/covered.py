@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[1]
 LIMIT = 95.0  # per cent
 COMPILER = """#!/bin/sh
 case "$*" in
-*{sources}*) ;;  # the engine itself, compiled
-*-shared*) exec {compiler} "$@" --coverage ;;
-*) exec {compiler} "$@" ;;  # a mutant of it, the counts of which would take the place of the engine's
+*{sources}*) ;;  # the engine's sources, and no mutant's
+*snn_lnm_cpp_*) exec {compiler} "$@" --coverage ;;  # its library, from their objects
+*) exec {compiler} "$@" ;;
 esac
-{compiler} "$@" -O0 --coverage -frandom-seed=1 || exit $?  # so that all builds count into the same notes
-cp ./*.gcno {notes}
+{compiler} "$@" -O0 --coverage || exit $?
+mkdir -p {notes}"$PWD" && cp ./*.gcno {notes}"$PWD"
 """
 
 
@@ -39,20 +39,20 @@ def instrumented(folder: Path) -> dict[str, str]:
         **os.environ,
         "CXX": str(compiler),
         "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
-        "GCOV_PREFIX": str(folder),  # counts go there,
-        "GCOV_PREFIX_STRIP": "99",  # without the folders of the build, which are gone by then
+        "GCOV_PREFIX": str(folder),  # where counts go, in folders like those of the builds
         "COVERAGE_FILE": str(folder / "coverage"),
     }
 
 
 def cpp_lines(folder: Path) -> dict[str, tuple[float, int]]:
-    """Per cent of lines run, and lines, of each file of the engine."""
-    counts = [*map(str, folder.glob("*ward*.gcda")), str(folder / "ops.gcda")]
-    found = subprocess.run(["gcov", *counts], cwd=folder, capture_output=True, text=True, check=True).stdout
+    """Per cent of lines run, and lines, of each file of the engine, in the build that ran most of them."""
     pattern = r"File '[^']*/engines/cpp/([\w.]+)'\nLines executed:([\d.]+)% of (\d+)"
-    most: dict[str, tuple[float, int]] = {}  # each object file reports the headers it includes
-    for name, percent, lines in re.findall(pattern, found):
-        most[name] = max(most.get(name, (0.0, 0)), (float(percent), int(lines)))
+    most: dict[str, tuple[float, int]] = {}
+    for build in {notes.parent for notes in folder.rglob("*.gcno")}:
+        command = ["gcov", *sorted(counts.name for counts in build.glob("*.gcda"))]
+        found = subprocess.run(command, cwd=build, capture_output=True, text=True, check=True).stdout
+        for name, percent, lines in re.findall(pattern, found):  # each object file reports the headers it includes
+            most[name] = max(most.get(name, (0.0, 0)), (float(percent), int(lines)))
     return most
 
 
