@@ -94,6 +94,9 @@ def lnm(
         None if alpha is None else as_parameter("alpha", alpha, x),
     )
     check_memory(memory)
+    if unknown := options.keys() - set(Dynamics.__match_args__):
+        names = ", ".join(map(repr, sorted(unknown)))
+        raise TypeError(f"unknown option {names}: expected some of {', '.join(Dynamics.__match_args__)}.")
     dynamics, membrane = Dynamics(**options), memory == FULL
     return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, memory=memory)
 

@@ -33,7 +33,7 @@ CALLS = {
     "reset": (ValueError, "unknown reset 'zero'", lambda: functional.lnm(X, THETA, reset="zero")),
     "charge": (ValueError, "unknown charge", lambda: functional.lnm(X, THETA, charge="euler")),
     "backend": (ValueError, "unknown backend 'cuda'", lambda: functional.lnm(X, THETA, backend="cuda")),
-    "option": (TypeError, "unexpected keyword", lambda: functional.lnm(X, THETA, tau=2)),
+    "option": (TypeError, "unknown option 'tau': expected some of charge", lambda: functional.lnm(X, THETA, tau=2)),
     "domain": (ValueError, "lo < hi", lambda: functional.lnm(X, THETA, domain=(1, -1))),
     "domain type": (TypeError, "domain must be", lambda: functional.lnm(X, THETA, domain=3)),
     "NaN threshold": (

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,14 @@ def _find_obstacle() -> str | None:
             "TORCH_EXTENSIONS_DIR, set that to a folder that can be written."
         )
     except (RuntimeError, subprocess.SubprocessError) as error:
-        return f"the C++ engine does not compile here: {error}"
+        return f"the C++ engine does not compile here: {_complaint(str(error))}"
+
+
+def _complaint(output: str) -> str:
+    """The first lines of a build's output in which the compiler complains, without ninja's and the commands."""
+    noise = re.compile(r"\[\d+/\d+\]|FAILED:|ninja:|Error building|.* -c ")
+    lines = [line for line in output.splitlines() if line.strip() and not noise.match(line)]
+    return "\n".join(lines[:6]) or output
 
 
 def _register() -> str | None:
