@@ -228,8 +228,8 @@ MUTANTS = [
     ),
     surrogate(
         "the surrogate's gradient is doubled",
-        "return grad_outputs[0] * surrogate",
-        "return 2 * grad_outputs[0] * surrogate",
+        "derivative = grad_outputs[0] * ctx",
+        "derivative = 2 * grad_outputs[0] * ctx",
         GRADIENTS,
     ),
     surrogate(
