@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -84,13 +85,15 @@ def against_floor(shape: tuple[int, ...], rounds: int) -> None:
     )
 
 
-def flatness(name: str, shapes: list[tuple[int, ...]], rounds: int) -> None:
+def flatness(name: str, shapes: list[tuple[int, ...]], rounds: int) -> list[list[float]]:
+    """Nanoseconds per element, of each shape all rounds."""
     calls = {str(shape): layer_call(shape, (parameters(), DYNAMICS, torch.float32)) for shape in shapes}
     seconds = interleaved(calls, rounds)
     print(f"\nns per element over {name} (median, min)")
-    for shape, times in zip(shapes, seconds.values(), strict=True):
-        per = 1e9 / torch.Size(shape).numel()
-        print(f"  {list(shape)!s:<20} {statistics.median(times) * per:7.3f} {min(times) * per:7.3f}")
+    costs = [[t * 1e9 / torch.Size(shape).numel() for t in seconds[str(shape)]] for shape in shapes]
+    for shape, cost in zip(shapes, costs, strict=True):
+        print(f"  {list(shape)!s:<20} {statistics.median(cost):7.3f} {min(cost):7.3f}")
+    return costs
 
 
 def overhead(rounds: int) -> None:
@@ -123,15 +126,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--shapes", nargs="*", default=SHAPES)
+    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder for the plot")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(machine())
     for text in options.shapes:
         against_floor(tuple(int(size) for size in text.split(",")), options.rounds)
-    flatness("time", FLAT_IN_TIME, options.rounds)
-    flatness("size", FLAT_IN_SIZE, options.rounds)
+    time_costs = flatness("time", FLAT_IN_TIME, options.rounds)
+    size_costs = flatness("size", FLAT_IN_SIZE, options.rounds)
     overhead(options.rounds)
+    from benchmarks.plots import cost_figure
+
+    options.out.mkdir(exist_ok=True)
+    elements = [torch.Size(shape).numel() for shape in FLAT_IN_SIZE]
+    panels = {"T": ([shape[0] for shape in FLAT_IN_TIME], time_costs), "elements": (elements, size_costs)}
+    cost_figure(panels, options.out / "cost.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures of `benchmarks.network`, drawn from its table."""
+"""Figures of `benchmarks.network`, drawn from its table, and of `benchmarks.floor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-__all__ = ["network_figures"]
+__all__ = ["cost_figure", "network_figures"]
 
 
 def medians(table: Path) -> dict[tuple[str, int], dict[str, float]]:
@@ -50,4 +50,22 @@ def network_figures(table: Path, folder: Path) -> None:
         axes.set(title=network, xlabel="T", ylabel="seconds per training step", xscale="log", yscale="log")
     panels[0][0].legend(fontsize="small")
     figure.savefig(folder / "network_time.png", dpi=150, bbox_inches="tight")
+    plt.close(figure)
+
+
+def cost_figure(panels: dict[str, tuple[list[int], list[list[float]]]], file: Path) -> None:
+    """Nanoseconds per element, median and range, over each panel's quantity."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, row = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 3.5), squeeze=False)
+    for axes, (quantity, (at, costs)) in zip(row[0], panels.items(), strict=True):
+        axes.fill_between(at, [min(cost) for cost in costs], [max(cost) for cost in costs], alpha=0.2)
+        axes.plot(at, [statistics.median(cost) for cost in costs], marker="o")
+        axes.set(xlabel=quantity, xscale="log")
+        axes.set_ylim(bottom=0)
+    row[0][0].set_ylabel("ns per element, forward + backward")
+    figure.savefig(file, dpi=150, bbox_inches="tight")
     plt.close(figure)
