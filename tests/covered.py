@@ -48,7 +48,7 @@ def cpp_lines(folder: Path) -> dict[str, tuple[float, int]]:
     """Per cent of lines run, and lines, of each file of the engine, in the build that ran most of them."""
     pattern = r"File '[^']*/engines/cpp/([\w.]+)'\nLines executed:([\d.]+)% of (\d+)"
     most: dict[str, tuple[float, int]] = {}
-    for build in {notes.parent for notes in folder.rglob("*.gcno")}:
+    for build in {counts.parent for counts in folder.rglob("*.gcda") if counts.with_suffix(".gcno").exists()}:
         command = ["gcov", *sorted(counts.name for counts in build.glob("*.gcda"))]
         found = subprocess.run(command, cwd=build, capture_output=True, text=True, check=True).stdout
         for name, percent, lines in re.findall(pattern, found):  # each object file reports the headers it includes

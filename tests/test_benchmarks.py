@@ -157,12 +157,13 @@ def test_an_engine_with_other_bits_or_gradients_is_not_timed(sentence, monkeypat
     assert sentence in capsys.readouterr().out
 
 
-def test_coefficients_with_other_gradients_are_seen(monkeypatch):
+@pytest.mark.parametrize("wrong", [0.01, float("nan")])
+def test_coefficients_with_other_gradients_are_seen(wrong, monkeypatch):
     wanted = gpu.gradients
 
     def broken(x, backend):
         d_x, d_theta = wanted(x, "reference")
-        return d_x, d_theta + (backend == "cpp") * 0.01 * d_theta.abs().max()
+        return d_x, d_theta + (wrong if backend == "cpp" else 0.0) * d_theta.abs().max()
 
     x = torch.randn(4, 2, 48)
     assert gpu.check_law(x, "cpp") is None

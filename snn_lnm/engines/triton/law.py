@@ -2,8 +2,8 @@
 
 `D` stands for the :class:`Options`, known when a kernel is compiled; `n` for the :class:`Numbers` of the
 block, which are scalars where all its neurons share them. In the forward pass products and sums are rounded
-one by one (the launcher forbids contraction), in the order of reference.py. What the backward pass computes again,
-a spike and what it resets, multiplies by 0 and 1 only, so that contraction changes no bit of it.
+one by one (the launcher forbids contraction), in the order of reference.py. The spikes and resets that the backward
+pass computes again multiply by 0 and 1 only, so that contraction changes no bit of them.
 """
 
 from __future__ import annotations
