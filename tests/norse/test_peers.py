@@ -1,6 +1,8 @@
-"""Norse's own tests, which ship in its wheel, with our neurons in place of its LIF family."""
+"""Norse's own tests, which ship in its wheel, with our neurons in place of its LIF family.
 
-import re
+(snnTorch's packages carry no tests, neither its wheels nor its source archives, 0.9.4 and 1.0.0.)
+"""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,17 @@ MODULES = [
 ]
 
 
-def test_norse_s_own_tests_pass():
+def outcomes(*plugins):
+    """What pytest says of each of Norse's tests: passed, failed or skipped, and why."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "tests.peers.norse_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-rA", "--show-capture=no", "-p", "no:cacheprovider", *plugins]
     command += ["-W", "ignore", "-o", "addopts=", "--pyargs", *(f"norse.torch.{name}" for name in MODULES)]
     found = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", found.stdout)[1]) >= 60
+    kinds = ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL", "XPASS")
+    return sorted(line for line in found.stdout.splitlines() if line.startswith(kinds))
+
+
+def test_norse_s_own_tests_end_as_they_do_without_us():
+    without, ours = outcomes(), outcomes("-p", "tests.peers.norse_plugin")
+    assert ours == without
+    assert sum(line.startswith("PASSED") for line in ours) >= 60
