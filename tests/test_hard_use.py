@@ -84,6 +84,7 @@ def test_one_graph_for_every_batch_and_every_length():
     assert len(graphs) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo of torch 2.6 does it
 @pytest.mark.parametrize("engine", ["cpp", "reference"])
 def test_a_compiled_model_has_the_gradients_of_the_eager_one(engine):
     model = net(engine)
