@@ -202,6 +202,6 @@ def test_rounding_of_folded_sums_stays_within_its_bound():
 
 def test_the_page_says_what_happens(capsys):
     page = (Path(__file__).parents[2] / "docs" / "fuse.md").read_text(encoding="utf-8")
-    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(compile(snippet, "docs/fuse.md", "exec"), {})
+    snippets = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    exec(compile(snippets, "docs/fuse.md", "exec"), {})
     assert capsys.readouterr().out in page
