@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,20 @@ def jelly_conv() -> Run:
     return run
 
 
+def in_parts(model: nn.Module, parts: Iterable[Tensor], is_norse: bool) -> list[Tensor]:
+    """What ``model`` gives for each part of a sequence, from fresh states that go from part to part."""
+    if not is_norse:
+        utils.reset(model)
+    state, outputs = None, []
+    for part in parts:
+        if is_norse:
+            out, state = model(part, state)
+        else:
+            out = model(part)[1]
+        outputs.append(out)
+    return outputs
+
+
 def loop(model: nn.Module, hoisted: int = 0) -> Run:
     """The user's loop. ``hoisted`` leading layers, which have no memory, run once for all steps."""
     is_norse = isinstance(model, norse.SequentialState)
@@ -119,18 +133,10 @@ def loop(model: nn.Module, hoisted: int = 0) -> Run:
     head, tail = nn.Sequential(*layers[:hoisted]), (type(model)(*layers[hoisted:]) if hoisted else model)
 
     def run(x: Tensor) -> Tensor:
-        if not is_norse:
-            utils.reset(tail)
         if hoisted:
             x = head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        state, outputs = None, []
-        for x_t in x.unbind(0) if hoisted else (x[t] for t in range(len(x))):
-            if is_norse:
-                out, state = tail(x_t, state)
-            else:
-                out = tail(x_t)[1]
-            outputs.append(out)
-        return torch.stack(outputs)
+        steps = x.unbind(0) if hoisted else (x[t] for t in range(len(x)))
+        return torch.stack(in_parts(tail, steps, is_norse))
 
     return run
 
@@ -141,16 +147,7 @@ def fused(model: nn.Module, at_once: int | None = None) -> Run:
     is_norse = isinstance(model, norse.SequentialState)
 
     def run(x: Tensor) -> Tensor:
-        if not is_norse:
-            utils.reset(over_time)
-        state, outputs = None, []
-        for part in x.split(at_once or len(x)):
-            if is_norse:
-                out, state = over_time(part, state)
-            else:
-                out = over_time(part)[1]
-            outputs.append(out)
-        return torch.cat(outputs)
+        return torch.cat(in_parts(over_time, x.split(at_once or len(x)), is_norse))
 
     return run
 

@@ -80,7 +80,7 @@ def recomputing(engine: Engine, every: int) -> Engine:
 
         surrogate = dynamics.surrogate
         draws = not isinstance(surrogate, Surrogate)  # a callable of the user's may
-        if isinstance(surrogate, Surrogate):
+        if not draws:
             _ = surrogate.parameters  # Dynamo fails on numbers that it meets inside a checkpoint first
         spikes: list[Tensor] = []
         for part in cast("list[Tensor]", x.split(every)):
