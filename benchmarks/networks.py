@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import snntorch as snn
 import torch
@@ -112,20 +112,6 @@ def jelly_conv() -> Run:
     return run
 
 
-def in_parts(model: nn.Module, parts: Iterable[Tensor], is_norse: bool) -> list[Tensor]:
-    """What ``model`` gives for each part of a sequence, from fresh states that go from part to part."""
-    if not is_norse:
-        utils.reset(model)
-    state, outputs = None, []
-    for part in parts:
-        if is_norse:
-            out, state = model(part, state)
-        else:
-            out = model(part)[1]
-        outputs.append(out)
-    return outputs
-
-
 def loop(model: nn.Module, hoisted: int = 0) -> Run:
     """The user's loop. ``hoisted`` leading layers, which have no memory, run once for all steps."""
     is_norse = isinstance(model, norse.SequentialState)
@@ -135,19 +121,30 @@ def loop(model: nn.Module, hoisted: int = 0) -> Run:
     def run(x: Tensor) -> Tensor:
         if hoisted:
             x = head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        steps = x.unbind(0) if hoisted else (x[t] for t in range(len(x)))
-        return torch.stack(in_parts(tail, steps, is_norse))
+        if not is_norse:
+            utils.reset(tail)
+        state, outputs = None, []
+        for x_t in x.unbind(0) if hoisted else (x[t] for t in range(len(x))):
+            if is_norse:
+                out, state = tail(x_t, state)
+            else:
+                out = tail(x_t)[1]
+            outputs.append(out)
+        return torch.stack(outputs)
 
     return run
 
 
-def fused(model: nn.Module, at_once: int | None = None) -> Run:
-    """The fused model; with ``at_once`` given so many steps at a time, so that its tensors stay smaller."""
-    over_time: Any = snn_lnm.fuse_time(model)
+def fused(model: nn.Module, at_once: Literal["auto", "all"] = "auto") -> Run:
+    """The fused model."""
+    over_time: Any = snn_lnm.fuse_time(model, at_once=at_once)
     is_norse = isinstance(model, norse.SequentialState)
 
     def run(x: Tensor) -> Tensor:
-        return torch.cat(in_parts(over_time, x.split(at_once or len(x)), is_norse))
+        if is_norse:
+            return over_time(x)[0]
+        utils.reset(over_time)
+        return over_time(x)[1]
 
     return run
 
@@ -161,7 +158,7 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         snn_lnm.swap(model)
     runs = {
         "fused": fused(swapped[0]),
-        "fused, 8 at once": fused(swapped[1], 8),
+        "fused, all at once": fused(swapped[1], at_once="all"),
         "swapped loop": loop(swapped[2]),
         "best loop": loop(network.model(), hoisted),
         "stock loop": loop(network.model()),

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import StepGraph, neurons, refusal, trace
-from snn_lnm.fuse.runner import How, Runner, way_of
+from snn_lnm.fuse.runner import AtOnce, How, Runner, way_of
 from snn_lnm.plugins import Adapter, loaded_adapters
 from snn_lnm.table import table
 
@@ -37,7 +37,13 @@ class FuseReport:
         return "\n".join(table(("layer", "class", "runs", "note"), self.rows))
 
 
-def fuse_time(model: nn.Module, *, per_step: Sequence[type[nn.Module]] = (), exact: bool = False) -> FusedTime:
+def fuse_time(
+    model: nn.Module,
+    *,
+    per_step: Sequence[type[nn.Module]] = (),
+    exact: bool = False,
+    at_once: AtOnce = "auto",
+) -> FusedTime:
     """A model that takes whole sequences, from a model whose ``forward`` is one time step.
 
     Layers without a memory run once on `[T·B, ...]`, the neurons of :func:`snn_lnm.swap` once over T in one
@@ -51,12 +57,16 @@ def fuse_time(model: nn.Module, *, per_step: Sequence[type[nn.Module]] = (), exa
         per_step: classes of layers not to look into: they run step by step as they are.
         exact: also run the layers that add up, Linear and convolutions, step by step. Without it they may
             round otherwise than in the loop, where the kernel adds up in another order for another batch size.
+        at_once: how many steps run as one block of time, the states going from block to block: ``"all"``, a
+            number, or ``"auto"``, as many as keep the largest tensor of a block within the caches, 16 MiB, but
+            at least 8. The numbers are the same, but for what is said of ``exact``.
 
     Returns:
         :class:`FusedTime`.
 
     Raises:
-        TypeError: not a module; ValueError: a step that cannot be followed, with the reason and what to do.
+        TypeError: not a module, or ``at_once`` is of another type; ValueError: ``at_once`` is no such word or
+            less than 1; a step that cannot be followed, with the reason and what to do.
     """
     if not isinstance(cast(object, model), nn.Module):
         raise TypeError(f"a torch.nn.Module is needed, got {type(model).__name__}.")
@@ -65,9 +75,17 @@ def fuse_time(model: nn.Module, *, per_step: Sequence[type[nn.Module]] = (), exa
             raise TypeError(f"per_step takes classes of modules, got {kind!r}.")
     if isinstance(model, FusedTime):
         raise ValueError("fuse_time: the model is fused already.")
-    fused = FusedTime(model, tuple(per_step), exact)
+    _check_at_once(at_once)
+    fused = FusedTime(model, tuple(per_step), exact, at_once)
     _ = fused.report  # refuses now what cannot be fused
     return fused
+
+
+def _check_at_once(at_once: object) -> None:
+    if isinstance(at_once, bool) or not isinstance(at_once, (int, str)):
+        raise TypeError(f"at_once takes a number of steps, 'auto' or 'all', got {type(at_once).__name__}.")
+    if at_once not in ("auto", "all") if isinstance(at_once, str) else at_once < 1:
+        raise ValueError(f"at_once takes a number of steps >= 1, 'auto' or 'all', got {at_once!r}.")
 
 
 class _Step(nn.Module):
@@ -92,13 +110,14 @@ class FusedTime(nn.Module):
     Its children, parameters and buffers *are* those of the model, under the same names: `state_dict` keys too.
     """
 
-    def __init__(self, model: nn.Module, per_step: tuple[type[nn.Module], ...], exact: bool) -> None:
+    def __init__(self, model: nn.Module, per_step: tuple[type[nn.Module], ...], exact: bool, at_once: AtOnce) -> None:
         super().__init__()
         for shared in ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
             self.__dict__[shared] = model.__dict__[shared]
         self.__dict__["_model"] = model  # not a child: it would double every name
         self.training = model.training
         self._per_step, self._exact = per_step, exact
+        self._at_once: AtOnce = at_once
         self._forget()
 
     def _forget(self) -> None:
@@ -134,7 +153,7 @@ class FusedTime(nn.Module):
                 "else: give the state before the first step."
             )
         self._check_memories(root, step)
-        runner = Runner(root, step, self._adapters, self._exact, len(x))
+        runner = Runner(root, step, self._adapters, self._exact, self._at_once)
         out = runner([*arguments.arguments.values()])
         self._dims = {str(node.target): dims for node, dims in runner.dims.items()}
         self._stepped = tuple(runner.stepped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -14,11 +14,18 @@ from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import DERIVATIONS, StepGraph, has_hooks, neurons
 from snn_lnm.plugins import Adapter, Call, CannotFuse
 
-__all__ = ["Runner", "Way", "way_of"]
+__all__ = ["AtOnce", "Runner", "Way", "way_of"]
 
 ALIGNMENT = 64
 """Bytes, PyTorch's on CPUs."""
+BLOCK_BYTES = 2**24
+"""Of the largest tensor in a block of time: what the next layer reads is then still in the caches."""
+FIRST_BYTES = 2**20
+"""Of the input in the first block, which finds the largest tensor out."""
+FEWEST = 8
+"""Steps in a block: fewer would spend their time in Python again."""
 
+AtOnce = Literal["auto", "all"] | int
 How = Literal["folded", "fused over T", "step by step"]
 
 
@@ -70,22 +77,43 @@ def way_of(module: nn.Module, call: Call, dims: int | None, adapters: Sequence[A
 
 
 class Runner:
-    """One run of ``step`` over ``steps`` time steps."""
+    """Runs of ``step`` over time, ``at_once`` steps in a block."""
 
-    def __init__(self, root: nn.Module, step: StepGraph, adapters: Sequence[Adapter], exact: bool, steps: int) -> None:
-        self.root, self.step, self.adapters, self.exact, self.steps = root, step, adapters, exact, steps
+    def __init__(
+        self, root: nn.Module, step: StepGraph, adapters: Sequence[Adapter], exact: bool, at_once: AtOnce
+    ) -> None:
+        self.root, self.step, self.adapters, self.exact, self.at_once = root, step, adapters, exact, at_once
         self.dims: dict[fx.Node, int] = {}
         self.stepped: list[str] = []
+        self.largest = 1  # bytes of one step
+        self.states: dict[fx.Node, Any] = {}
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
-        first, *states = arguments
-        given = iter([OverTime(first, is_input=True), *states])
+        x, *states = arguments
+        return _result(_joined([self._block(part, states) for part in self._blocks(x)]))
+
+    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
+        """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
+        steps = len(x) if self.at_once == "all" else self.at_once
+        if steps == "auto":
+            steps = max(FEWEST, FIRST_BYTES * len(x) // max(x.nbytes, 1))
+        while len(x):
+            yield x[:steps]
+            x = x[steps:]
+            if self.at_once == "auto":
+                steps = max(FEWEST, BLOCK_BYTES // self.largest)
+
+    def _block(self, x: Tensor, states: Sequence[Any]) -> Any:
+        """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
+        self.steps = len(x)
+        self.stepped = []
+        given = iter([OverTime(x, is_input=True), *states])
         values: dict[fx.Node, Any] = {}
         last_use = {source: node for node in self.step.graph.nodes for source in node.all_input_nodes}
         for node in self.step.graph.nodes:
             args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
             if node.op == "output":
-                return _result(args[0])
+                return args[0]
             if node.op == "placeholder":
                 values[node] = next(given)
             elif node.op == "get_attr":
@@ -94,6 +122,7 @@ class Runner:
                 values[node] = self._layer(node, args, kwargs)
             else:
                 values[node] = self._function(node, args, kwargs)
+            self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node])), 1)
             for source in node.all_input_nodes:  # a sequence that nobody needs any more is memory
                 if last_use[source] is node:
                     del values[source]
@@ -109,8 +138,16 @@ class Runner:
 
     def _layer(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         module, call = self.root.get_submodule(str(node.target)), self.step.calls[node]
+        if node in self.states:
+            args, kwargs = _carry(args, kwargs, self.states[node], call.states)
+        out = self._layer_over_time(node, module, call, args, kwargs)
+        if call.carried:
+            self.states[node] = _last(out)
+        return out
+
+    def _layer_over_time(self, node: fx.Node, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
         if not args or not isinstance(args[0], OverTime) or _over_time((args[1:], kwargs)):
-            return self._step_by_step(module, args, kwargs, Call(0, False, True))
+            return self._step_by_step(module, args, kwargs, call)
         x, *rest = args
         self.dims[node] = x.tensor.dim() - 1
         way = way_of(module, call, self.dims[node], self.adapters, self.exact)
@@ -212,6 +249,30 @@ def _fused_result(out: Any) -> Any:
     if isinstance(out, Tensor):
         return OverTime(out)
     return tuple(OverTime(value) if isinstance(value, Tensor) else Steps([value]) for value in out)
+
+
+def _bytes_of_a_step(value: Any) -> int:
+    return value.tensor.nbytes // len(value.tensor) if isinstance(value, OverTime) else 0
+
+
+def _last(value: Any) -> Any:
+    """What a layer returned at the last step."""
+    if isinstance(value, OverTime):
+        return _aligned(value.tensor[-1])
+    if isinstance(value, Steps):
+        return value.values[-1]
+    return type(value)(map(_last, value)) if type(value) in (tuple, list) else value
+
+
+def _joined(blocks: Sequence[Any]) -> Any:
+    """The step's results in all blocks as one."""
+
+    def join(first: Any, *later: Any) -> Any:
+        if isinstance(first, OverTime) and later:
+            return OverTime(torch.cat([part.tensor for part in (first, *later)]))
+        return later[-1] if later else first
+
+    return pytree.tree_map(join, *blocks)
 
 
 def _result(value: Any) -> Any:

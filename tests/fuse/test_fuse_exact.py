@@ -1,5 +1,7 @@
 """The fused network is the loop, to the bit: outputs, states and gradients, where arithmetic is exact."""
 
+from functools import partial
+
 import pytest
 import torch
 from fuse_nets import FRAMEWORKS, cases, fresh, fused, gradients, loop, same
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 import snn_lnm
 
 FEW = settings(max_examples=20)  # whole networks
+AT_ONCE = st.sampled_from(["auto", "all", 1, 2, 3])
 
 
 def state_tensors(state):
@@ -21,9 +24,9 @@ def state_tensors(state):
 def test_swapped_networks(framework, data):
     # Through an attached reset each step doubles the bits of a gradient: two steps are exact in float64.
     case = data.draw(cases(framework, swapped=True, longest=2 if framework == "norse" else 5))
-    native, ours = fresh(case), fresh(case)
+    native, ours, at_once = fresh(case), fresh(case), data.draw(AT_ONCE)
     results = []
-    for net, run in ((native, loop), (ours, fused)):
+    for net, run in ((native, loop), (ours, partial(fused, at_once=at_once))):
         x = case.x.clone().requires_grad_()
         outputs, state = run(net, x)
         results.append((outputs, state_tensors(state), gradients(outputs, case, [x, *net.parameters()])))
@@ -41,7 +44,7 @@ def test_native_networks_run_their_neurons_step_by_step(framework, data):
     case = data.draw(cases(framework, swapped=False))
     native, ours = fresh(case), fresh(case)
     expected, expected_state = loop(native, case.x)
-    got, state = fused(ours, case.x)
+    got, state = fused(ours, case.x, at_once=data.draw(AT_ONCE))
     assert all(map(torch.equal, expected, got))
     assert all(map(torch.equal, state_tensors(expected_state), state_tensors(state)))
     assert "native: snn_lnm.swap first" in str(snn_lnm.fuse_time(ours).report)

@@ -11,6 +11,8 @@ import snntorch as snn
 import torch
 from snntorch import utils
 from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import snn_lnm
 
@@ -37,10 +39,14 @@ def states():
     return [torch.rand(B, n) for n in (8, 8, 8, 4, 4)]
 
 
-def test_explicit_states_go_in_and_come_back_over_time():
+AT_ONCE = pytest.mark.parametrize("at_once", ["all", 1, 4])
+
+
+@AT_ONCE
+def test_explicit_states_go_in_and_come_back_over_time(at_once):
     net = Net()
     snn_lnm.swap(net)
-    fused = snn_lnm.fuse_time(net, exact=True)
+    fused = snn_lnm.fuse_time(net, exact=True, at_once=at_once)
     assert {row.path: row.runs for row in fused.report.rows}["rec"] == "step by step"
     x, start = 2 * torch.randn(T, B, 5), states()
     state, record = start, []
@@ -55,6 +61,53 @@ def test_explicit_states_go_in_and_come_back_over_time():
     first = fused(x[:2], *start)
     second = fused(x[2:], *(value[-1] for value in first[1:]))
     assert all(torch.equal(torch.cat(parts), whole) for *parts, whole in zip(first, second, expected, strict=True))
+
+
+@AT_ONCE
+def test_a_neuron_that_is_given_the_same_current_at_every_step(at_once):
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.bias, self.lif = nn.Linear(5, 4), nn.Parameter(torch.full((B, 4), 0.3)), snn.Leaky(beta=0.9)
+
+        def forward(self, x, mem):
+            spk, mem = self.lif(self.bias, mem)
+            return self.fc(x) * spk, mem
+
+    net = Constant()
+    snn_lnm.swap(net)
+    x, mem, record = torch.rand(T, B, 5), torch.zeros(B, 4), []
+    for x_t in x:
+        out, mem = net(x_t, mem)
+        record.append((out, mem))
+    expected = [torch.stack(values) for values in zip(*record, strict=True)]
+    got = snn_lnm.fuse_time(net, exact=True, at_once=at_once)(x, torch.zeros(B, 4))
+    assert all(map(torch.equal, got, expected)) and expected[0].any()
+
+
+@pytest.mark.parametrize(
+    "at_once, shape, width, blocks",
+    [
+        ("all", (7, 2, 5), 4, [7]),
+        (3, (7, 2, 5), 4, [3, 3, 1]),
+        ("auto", (7, 2, 5), 4, [7]),
+        ("auto", (100, 64, 64), 4096, [64, 16, 16, 4]),  # 16 KiB in a step, a layer makes 1 MiB of it
+        ("auto", (20, 16, 65536), 4, [8, 8, 4]),  # 4 MiB in a step
+    ],
+)
+def test_steps_that_go_through_the_network_together(at_once, shape, width, blocks, monkeypatch):
+    seen, linear = [], F.linear
+
+    def spy(x, *parameters):
+        seen.append(len(x) // shape[1])
+        return linear(x, *parameters)
+
+    net = nn.Sequential(nn.Linear(shape[-1], width), snn.Leaky(beta=0.9, init_hidden=True))
+    snn_lnm.swap(net)
+    monkeypatch.setattr(F, "linear", spy)
+    with torch.no_grad():
+        assert len(snn_lnm.fuse_time(net, at_once=at_once)(torch.zeros(1).expand(shape))) == shape[0]
+    assert seen == blocks
 
 
 def test_a_state_that_may_be_none_is_not_guessed():
@@ -73,7 +126,8 @@ def test_a_state_that_may_be_none_is_not_guessed():
     assert fused(torch.rand(T, B, 5), torch.zeros(B, 5))[0].shape == (T, B, 5)
 
 
-def test_norse_models_that_hold_a_sequential_state():
+@AT_ONCE
+def test_norse_models_that_hold_a_sequential_state(at_once):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
@@ -84,7 +138,7 @@ def test_norse_models_that_hold_a_sequential_state():
 
     model = Model()
     snn_lnm.swap(model)
-    fused, x, state, expected = snn_lnm.fuse_time(model, exact=True), torch.rand(T, B, 5), None, []
+    fused, x, state, expected = snn_lnm.fuse_time(model, exact=True, at_once=at_once), torch.rand(T, B, 5), None, []
     for x_t in x:
         out, state = model(x_t, state)
         expected.append(out)
@@ -198,6 +252,37 @@ def test_rounding_of_folded_sums_stays_within_its_bound():
         assert torch.equal(spikes[t][sure], expected[0][t][sure])
         agreed &= spikes[t] == expected[0][t]
     assert agreed.float().mean() > 0.9 and spikes.any()
+
+
+class RowsMatter(TorchDispatchMode):
+    """A BLAS whose sums depend on the size of the batch, and not only in the last bit."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        sums = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.convolution)
+        return out + 0.1 * len(out) if func.overloadpacket in sums else out
+
+
+def test_exact_is_the_loop_whatever_a_blas_does_with_more_rows():
+    class Sums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 2, 3), nn.Linear(8, 4)
+            self.lif = snn.Leaky(beta=0.9, init_hidden=True)
+
+        def forward(self, x):
+            return self.lif(F.linear(self.fc(self.conv(x).flatten(1)), self.fc.weight[:, :4]))
+
+    net, x = Sums(), torch.rand(T, B, 1, 4, 4)
+    snn_lnm.swap(net)
+    results = []
+    with RowsMatter():
+        for run in (lambda x: torch.stack([*map(net, x)]), snn_lnm.fuse_time(net, exact=True), snn_lnm.fuse_time(net)):
+            utils.reset(net)
+            results.append((run(x), net.lif.mem))
+    loop, exact, folded = results
+    assert all(map(torch.equal, loop, exact))
+    assert not torch.equal(loop[1], folded[1])  # or these sums would not tell
 
 
 def test_the_page_says_what_happens(capsys):

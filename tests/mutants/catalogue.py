@@ -1,5 +1,5 @@
 """All mutants."""
 
-from tests.mutants import adapters, cpp, law, modules, triton
+from tests.mutants import adapters, cpp, fuse, law, modules, triton
 
-MUTANTS = [*law.MUTANTS, *modules.MUTANTS, *adapters.MUTANTS, *triton.MUTANTS, *cpp.MUTANTS]
+MUTANTS = [*law.MUTANTS, *modules.MUTANTS, *adapters.MUTANTS, *fuse.MUTANTS, *triton.MUTANTS, *cpp.MUTANTS]

@@ -1,0 +1,122 @@
+"""Mutants of whole networks over time: the graph of a step, what folds, blocks of time and the states between."""
+
+from tests.mutants.mutant import Mutant
+
+EXACT = "tests/fuse/test_fuse_exact.py::test_"
+LAYERS = "tests/fuse/test_fuse_layers.py::test_"
+MODELS = "tests/fuse/test_fuse_models.py::test_"
+EXPLICIT = f"{MODELS}explicit_states_go_in_and_come_back_over_time"
+BLOCKS = f"{MODELS}steps_that_go_through_the_network_together"
+
+
+def mutant(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(why, f"snn_lnm/fuse/{file}", old, new, tests)
+
+
+MUTANTS = [
+    # ---- fuse/runner.py
+    mutant("runner.py", "each block starts from the first states", "if node in self.states:", "if False:", EXPLICIT),
+    mutant(
+        "runner.py",
+        "a block starts from the state of the first step",
+        "return _aligned(value.tensor[-1])",
+        "return _aligned(value.tensor[0])",
+        EXPLICIT,
+    ),
+    mutant(
+        "runner.py",
+        "a tuple of states is the first step's",
+        "        return value.values[-1]\n    return type(value)(map(_last",
+        "        return value.values[0]\n    return type(value)(map(_last",
+        f"{EXACT}native_networks_run_their_neurons_step_by_step",
+    ),
+    mutant(
+        "runner.py",
+        "only the first two blocks come back",
+        "for part in (first, *later)",
+        "for part in (first, *later[:1])",
+        BLOCKS,
+    ),
+    mutant(
+        "runner.py",
+        "the largest tensor is not noticed",
+        "self.largest = max(self.largest, *map(",
+        "self.largest = min(self.largest, *map(",
+        BLOCKS,
+    ),
+    mutant("runner.py", "blocks are one step longer", "yield x[:steps]", "yield x[: steps + 1]", BLOCKS),
+    mutant("runner.py", "blocks of single steps", "FEWEST = 8", "FEWEST = 1", BLOCKS),
+    mutant(
+        "runner.py",
+        "a constant current forgets the state",
+        "return self._step_by_step(module, args, kwargs, call)\n        x, *rest = args",
+        "return self._step_by_step(module, args, kwargs, Call(0, False, True))\n        x, *rest = args",
+        f"{MODELS}a_neuron_that_is_given_the_same_current_at_every_step",
+    ),
+    mutant(
+        "runner.py",
+        "hooked layers are folded",
+        "if has_hooks(module):",
+        "if False:",
+        f"{LAYERS}a_hooked_layer_sees_every_step",
+    ),
+    mutant(
+        "runner.py",
+        "exact=True folds layers that add up",
+        "if exact and kind in folding.SUMS:",
+        "if exact and not folding.SUMS:",
+        f"{MODELS}exact_is_the_loop_whatever_a_blas_does_with_more_rows",
+    ),
+    mutant(
+        "runner.py",
+        "exact=True folds functions that add up",
+        "self.exact and target in folding.SUMS",
+        "self.exact and not folding.SUMS",
+        f"{MODELS}exact_is_the_loop_whatever_a_blas_does_with_more_rows",
+    ),
+    # ---- fuse/folding.py
+    mutant(
+        "folding.py",
+        "batch normalisation is folded in training",
+        "if kind in NORMS and (layer.training or",
+        "if kind in NORMS and (False or",
+        f"{LAYERS}batch_norm_uses_the_statistics_of_each_step_and_is_folded_in_evaluation",
+    ),
+    mutant(
+        "folding.py",
+        "dropout is folded in training",
+        'return "draws a mask at every step" if layer.training else ""',
+        'return ""',
+        f"{LAYERS}dropout_draws_the_masks_of_the_loop",
+    ),
+    mutant(
+        "folding.py",
+        "a step without a batch is taken for one",
+        "dims != least if exact else dims < least",
+        "False if exact else dims < least",
+        f"{LAYERS}an_unbatched_step_is_not_taken_for_a_batch",
+    ),
+    # ---- fuse/graph.py
+    mutant(
+        "graph.py",
+        "a changed state is taken for the layer's own",
+        "if not set(following) <= set(output.all_input_nodes):",
+        "if False:",
+        f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
+    ),
+    mutant(
+        "graph.py",
+        "what tracing assigned stays",
+        "table.update(old)",
+        "pass",
+        f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
+    ),
+    # ---- fuse/model.py
+    mutant(
+        "model.py",
+        "a state that is None is guessed",
+        "if missing and self._step(root, missing).shape != step.shape:",
+        "if False:",
+        f"{MODELS}a_state_that_may_be_none_is_not_guessed",
+    ),
+]
