@@ -1,4 +1,4 @@
-"""One layer, forward + backward: the fused neuron against snnTorch's Leaky, Norse's LIF and the copy floor.
+"""One layer, forward + backward: the fused neuron against its hosts' neurons, compiled loops and the copy floor.
 
 `python -m benchmarks.layer` prints ratios of medians; every round times all contestants in turn, so a
 drift of the machine's speed hits all of them. float32, degree 3 with coefficient gradients, input
@@ -110,6 +110,39 @@ def measure(shape: tuple[int, ...], rounds: int, with_compile: bool) -> dict[str
     return seconds
 
 
+def measure_cubic(shape: tuple[int, ...], rounds: int) -> dict[str, list[float]]:
+    """A learned cubic without a domain, hard reset: the fused neuron against `torch.compile` of the loop."""
+    from snn_lnm.surrogate import ATan
+
+    spike, start = ATan(), [0.0, LEAK, 0.02, -0.02]
+    theta = torch.tensor(start, requires_grad=True)
+    numbers = Parameters(torch.tensor(start, requires_grad=True), torch.tensor(THRESHOLD), *torch.tensor([0.0, 1.0]))
+    dynamics = Dynamics(charge="map", reset="hard", domain=None)
+
+    def step(x: Tensor, membrane: Tensor) -> tuple[Tensor, Tensor]:
+        a, b, c, d = theta.unbind()
+        h = ((d * membrane + c) * membrane + b) * membrane + a + x
+        s = spike(h - THRESHOLD)
+        reset = s.detach()
+        return s, (1 - reset) * h
+
+    contestants: dict[str, Run] = {
+        "fused": lambda x: functional.run(x, None, numbers, dynamics, backend="cpp").spikes,
+        "compiled cubic": torch.compile(host(True, step)),
+    }
+    torch.manual_seed(0)
+    x, d_spikes = torch.randn(shape).requires_grad_(), torch.randn(shape)
+    if not torch.equal(*(run(x) for run in contestants.values())):
+        raise SystemExit(f"the compiled cubic does not give the same spikes on {shape}: no timing.")
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_ in range(rounds + 1):
+        for name, run in contestants.items():
+            fastest = min(once(run, x, d_spikes) for _ in range(3))
+            if round_:
+                seconds[name].append(fastest)
+    return seconds
+
+
 def norse_loop(native: Any) -> Run:
     """Norse's step over ``x.unbind(0)``: its LIF layer at its best."""
     from norse.torch.functional.lif import lif_feed_forward_step
@@ -205,13 +238,15 @@ def main() -> None:
         rows.append((text, measure(shape, options.rounds, options.compile and shape[0] <= 32)))
     rows.append(("norse 32,64,4096", measure_norse((32, 64, 4096), options.rounds)))
     rows.append(("one step 64,4096", measure_step(options.rounds)))
-    print(f"{'shape':<18} {'contestant':<18} {'ms':>9} {'min':>9} {'max':>9}  time relative to fused")
+    if options.compile:
+        rows.append(("cubic 4,32,64,32,32", measure_cubic((4, 32, 64, 32, 32), options.rounds)))
+    print(f"{'shape':<20} {'contestant':<18} {'ms':>9} {'min':>9} {'max':>9}  time relative to fused")
     for text, seconds in rows:
         base = statistics.median(seconds["fused"])
         for name, times in seconds.items():
             median = statistics.median(times)
             print(
-                f"{text:<18} {name:<18} {median * 1e3:9.2f} {min(times) * 1e3:9.2f} {max(times) * 1e3:9.2f}"
+                f"{text:<20} {name:<18} {median * 1e3:9.2f} {min(times) * 1e3:9.2f} {max(times) * 1e3:9.2f}"
                 f"  {median / base:6.2f}x"
             )
     if options.csv:

@@ -15,8 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +28,13 @@ WORST_SHARE = 1e-3
 """Largest share of outputs that may differ: one spike near the threshold moves all that follow it."""
 
 
-def step(run: Run, x: Tensor, weights: Tensor) -> float:
-    """Seconds of one forward and backward."""
+def step(run: Run, x: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Seconds of one forward pass and of its backward pass."""
     start = time.perf_counter()
-    (run(x) * weights).sum().backward()
-    return time.perf_counter() - start
+    loss = (run(x) * weights).sum()
+    middle = time.perf_counter()
+    loss.backward()
+    return middle - start, time.perf_counter() - middle
 
 
 def differing(run: Run, expected: Tensor, x: Tensor) -> float:
@@ -41,7 +43,21 @@ def differing(run: Run, expected: Tensor, x: Tensor) -> float:
         return float((run(x) != expected).float().mean())
 
 
-def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> dict[str, dict[str, Any]]:
+@dataclass
+class Result:
+    """What one contestant did: its first call, compilation included, and all rounds' forward and backward passes."""
+
+    first: float
+    differing: float
+    forward: list[float] = field(default_factory=list)
+    backward: list[float] = field(default_factory=list)
+
+    @property
+    def step(self) -> list[float]:
+        return [there + back for there, back in zip(self.forward, self.backward, strict=True)]
+
+
+def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> dict[str, Result]:
     """Contestant -> its times, and what it did besides."""
     x = network.inputs(steps)
     runs = contestants(network, with_compile)
@@ -50,19 +66,22 @@ def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> di
     if not bool(expected.any()):
         raise SystemExit(f"{network.name}: nothing but zeros comes out, so nothing can be compared.")
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Result] = {}
     for name, run in runs.items():
         start = time.perf_counter()
-        share = differing(run, expected, x) if name not in network.other_models else 0.0
+        is_other = network.other_model is not None and name.startswith(network.other_model[0])
+        share = 0.0 if is_other else differing(run, expected, x)
         if share > WORST_SHARE:
             raise SystemExit(
                 f"{name} gives other outputs than the stock loop on {network.name} ({share:.2%}): no timing."
             )
         step(run, x, weights)
-        found[name] = {"first": time.perf_counter() - start, "differing": share, "seconds": []}
+        found[name] = Result(time.perf_counter() - start, share)
     for _ in range(rounds):
         for name, run in runs.items():
-            found[name]["seconds"].append(step(run, x, weights))
+            there, back = step(run, x, weights)
+            found[name].forward.append(there)
+            found[name].backward.append(back)
     return found
 
 
@@ -89,6 +108,19 @@ def memory(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def row(fused: Result, result: Result, peak: float) -> str:
+    """Medians in milliseconds with the step's range, peak memory, and ratios of medians."""
+    passes = [(statistics.median(a), statistics.median(b)) for a, b in zip(*map(timings, (result, fused)), strict=True)]
+    milliseconds = [*(own for own, _ in passes), min(result.step), max(result.step)]
+    note = f", {result.differing:.1e} of the outputs differ" if result.differing else ""
+    ratios = " ".join(f"{own / base:6.2f}x" for own, base in passes)
+    return " ".join(f"{1e3 * t:8.1f}" for t in milliseconds) + f"    {peak:8.0f}  {ratios}{note}"
+
+
+def timings(result: Result) -> tuple[list[float], list[float], list[float]]:
+    return result.forward, result.backward, result.step
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -107,28 +139,24 @@ def main() -> None:
     print(machine())
     rows = []
     print(
-        f"{'network':<10} {'T':>4} {'contestant':<20} {'ms':>9} {'min':>9} {'max':>9} {'peak MB':>8}  relative to fused"
+        f"{'network':<8} {'T':>4} {'contestant':<22} {'forward':>8} {'backward':>8} {'step':>8} {'min':>8} {'max':>8}"
+        f" ms {'peak MB':>8}  relative to fused: forward, backward, step"
     )
     for name in options.networks:
         for steps in options.steps:
             found = measure(NETWORKS[name](), steps, options.rounds, options.compile and steps <= 16)
-            base = statistics.median(found["fused"]["seconds"])
             for contestant, result in found.items():
-                times, compiled = result["seconds"], contestant == "compiled loop"
+                compiled = "compiled" in contestant
                 peak = float("nan") if compiled else peak_megabytes(name, steps, contestant, options.threads)
-                median = statistics.median(times)
-                note = f", first call {result['first']:.0f} s" if compiled else ""
-                note += f", {result['differing']:.1e} of the outputs differ" if result["differing"] else ""
-                print(
-                    f"{name:<10} {steps:>4} {contestant:<20} {median * 1e3:9.1f} {min(times) * 1e3:9.1f} "
-                    f"{max(times) * 1e3:9.1f} {peak:8.0f}  {median / base:6.2f}x{note}",
-                    flush=True,
-                )
-                rows += [(machine(), name, steps, contestant, t, peak, result["first"]) for t in times]
+                line = row(found["fused"], result, peak) + f", first call {result.first:.0f} s" * compiled
+                print(f"{name:<8} {steps:>4} {contestant:<22} {line}", flush=True)
+                for passes in zip(result.forward, result.backward, result.step, strict=True):
+                    rows.append((machine(), name, steps, contestant, *passes, peak, result.first))
     options.out.mkdir(exist_ok=True)
     with (options.out / "network.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["machine", "network", "T", "contestant", "seconds", "peak_megabytes", "first_call_seconds"])
+        passes = ["forward_seconds", "backward_seconds", "seconds"]
+        writer.writerow(["machine", "network", "T", "contestant", *passes, "peak_megabytes", "first_call_seconds"])
         writer.writerows(rows)
     from benchmarks.plots import network_figures
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import snntorch as snn
@@ -30,14 +30,15 @@ class Network:
 
     Attributes:
         build: makes the model; built anew for each contestant, as snnTorch never resets a copy.
-        other_models: contestants that are another framework's model of the same shape, with spikes of their own.
+        other_model: a contestant that is another framework's model of the same shape, with spikes of its own; it takes
+            whether to compile.
     """
 
     name: str
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     scale: float
-    other_models: dict[str, Callable[[], Run]] = field(default_factory=dict)
+    other_model: tuple[str, Callable[[bool], Run]] | None = None
 
     def model(self) -> nn.Module:
         """The model, with the same weights at every call."""
@@ -72,7 +73,7 @@ def conv() -> Network:
             *(nn.Flatten(), nn.Linear(64 * 4 * 4, 10), leaky(output=True)),
         )
 
-    return Network("conv", build, (1, 28, 28), 3.0, {"spikingjelly multi-step": jelly_conv})
+    return Network("conv", build, (1, 28, 28), 3.0, ("spikingjelly", jelly_conv))
 
 
 def norse_conv() -> Network:
@@ -90,7 +91,7 @@ def norse_conv() -> Network:
     return Network("norse", build, (1, 28, 28), 100.0)
 
 
-def jelly_conv() -> Run:
+def jelly_conv(compiled: bool) -> Run:
     """The convolutional network of SpikingJelly's own neurons and layers, multi-step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its import, not ours
@@ -104,10 +105,11 @@ def jelly_conv() -> Run:
         *(layer.Flatten(), layer.Linear(64 * 4 * 4, 10), spike()),
     )
     functional.set_step_mode(net, "m")
+    forward = torch.compile(net) if compiled else net
 
     def run(x: Tensor) -> Tensor:
         functional.reset_net(net)
-        return net(x)
+        return forward(x)
 
     return run
 
@@ -164,8 +166,13 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         "stock loop": loop(network.model()),
     }
     if with_compile:
-        runs["compiled loop"] = torch.compile(loop(network.model(), hoisted))
-    return runs | {name: build() for name, build in network.other_models.items()}
+        runs["loop, compiled"] = torch.compile(loop(network.model(), hoisted))
+    if network.other_model is not None:
+        name, build = network.other_model
+        runs[name] = build(False)
+        if with_compile:
+            runs[f"{name}, compiled"] = build(True)
+    return runs
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {"digits": digits, "conv": conv, "norse": norse_conv}
