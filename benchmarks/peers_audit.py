@@ -81,19 +81,22 @@ class Comparison:
 
 
 def comparisons() -> list[Comparison]:
+    from spikingjelly.activation_based import neuron
+
     found = []
     for detach in (True, False):
         reset = "detached" if detach else "attached"
-        for name, degree, numbers in (("LIF", 1, (TAU, True)), ("QIF", 2, (TAU, 0.0, 0.8, 1.0))):
+        natives = ("LIF", 1, (TAU, True), neuron.LIFNode), ("QIF", 2, (TAU, 0.0, 0.8, 1.0), neuron.QIFNode)
+        for name, degree, numbers, kind in natives:
             found.append(
                 Comparison(
                     f"{name}, {reset} reset",
-                    lambda d=degree, r=detach: ours(d, False, "drift", r),
+                    lambda d=degree, r=detach, k=kind: ours(d, False, k(TAU, detach_reset=r), r),
                     lambda n=name, r=detach, p=numbers: jelly(n.lower(), p, r),
-                    lambda d=degree, r=detach: ours(d, True, "drift", r),
+                    lambda d=degree, r=detach, k=kind: ours(d, True, k(TAU, detach_reset=r), r),
                 )
             )
-    cubic = ours(3, True, "map", False), ours(3, False, "map", False)
+    cubic = ours(3, True, None, False), ours(3, False, None, False)
     learned, fixed = (lambda: cubic[0]), (lambda: cubic[1])
     found.append(Comparison("learned cubic, attached reset", learned, lambda: flexsn(True), fixed, 0.2))
     found.append(Comparison("fixed cubic, attached reset", fixed, lambda: flexsn(False), learned))

@@ -14,16 +14,18 @@ from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import snn_lnm
 from snn_lnm.engines import op
 from snn_lnm.engines.triton.audit import TARGETS, Variant
 from snn_lnm.parameters import Dynamics, Parameters, State
 
 JELLY = "2.0.0"
 """The SpikingJelly whose private launchers are called here."""
-TAU, THRESHOLD, RESET, ALPHA, ATAN = 2.0, 1.0, 0.0, 2.0, 1  # 1 is SpikingJelly's number for atan
+TAU, THRESHOLD, RESET, ALPHA, ATAN = 3.0, 1.0, 0.0, 2.0, 1  # 1 is SpikingJelly's number for atan
+"""τ is no power of two, by which a LIF of ours would not divide but multiply."""
 Shape = tuple[int, int, int]
 
 
@@ -159,10 +161,13 @@ def compilations(neuron: Neuron, shapes: list[Shape], target: str) -> int:
 # ---- ours ----------------------------------------------------------------------------------------
 
 
-def ours(degree: int, learned: bool, charge: str, detach_reset: bool) -> Neuron:
-    """Our neuron as `swap` puts it in SpikingJelly's place (drift, divided by τ), or as a bare map."""
-    divides = charge == "drift"
-    options: dict[str, Any] = {"charge": charge, "detach_reset": detach_reset, "gain_divides": divides}
+def ours(degree: int, learned: bool, native: nn.Module | None, detach_reset: bool) -> Neuron:
+    """Our neuron as `swap` puts it in the place of SpikingJelly's ``native``, or as a bare map."""
+    options: dict[str, Any] = {"charge": "map", "detach_reset": detach_reset, "gain_divides": False}
+    if native is not None:
+        net = nn.Sequential(native)
+        snn_lnm.swap(net, degree=degree)
+        options = {name: getattr(cast(Any, net[0])._dynamics(), name) for name in options}
 
     def calls(shape: Shape) -> dict[str, list[Call]]:
         variant = Variant("", shape, degree=degree, fire_at_threshold=True, domain=None, learned=learned, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -29,6 +30,8 @@ from snn_lnm_spikingjelly.surrogates import recover
 __all__ = ["LNMNode"]
 
 Values = tuple[object, ...]
+LARGEST_EXPONENT = 125
+"""Of a τ whose inverse no dtype rounds to zero or to infinity."""
 
 
 class LNMNode(LearnableNeuron, neuron.BaseNode):
@@ -153,8 +156,21 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
             fire_at_threshold=isinstance(spike, Surrogate),  # a callable decides that itself
             surrogate=spike,
             domain=cast(Any, self.domain),
-            gain_divides=self.tau is not None,
+            gain_divides=self.tau is not None and self._inverse is None,
         )
+
+    @property
+    def _inverse(self) -> float | None:
+        """1/τ, where it may multiply, which is cheaper than a division: none of the host's bits hang on that.
+
+        τ is a power of two, or the node was a `QIFNode`, which multiplies out in another order anyway.
+        """
+        tau: object = self.tau
+        if not isinstance(tau, (int, float)):
+            return None
+        mantissa, exponent = math.frexp(tau)
+        free = mantissa == 0.5 or (self.native_words and mantissa != 0)
+        return 1 / tau if free and abs(exponent) <= LARGEST_EXPONENT else None
 
     def _numbers(self, x: Tensor, dims: int) -> Parameters:
         """The law's numbers for steps of ``dims`` dimensions, with the host's broadcasting from the right."""
@@ -165,7 +181,8 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
                 return torch.full((), value, dtype=dtype, device=x.device)
             return from_the_right(value.to(dtype), dims)
 
-        gain: Tensor | float = 1.0 if self.tau is None else self.tau
+        divisor = 1.0 if self.tau is None else self.tau
+        gain: Tensor | float = divisor if self._inverse is None else self._inverse
         if self.w is not None:
             gain = self.w.to(STATE_DTYPE[self.w.dtype]).sigmoid()
         v_reset = 0.0 if self.v_reset is None else self.v_reset

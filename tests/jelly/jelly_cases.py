@@ -65,7 +65,7 @@ def cases(draw, kinds=(neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode),
         "step_mode": draw(st.sampled_from("sm")),
         "store_v_seq": draw(st.booleans()),
     }
-    tau = draw(st.floats(1.01, 5))
+    tau = draw(st.floats(1.01, 5) | st.sampled_from([2.0, 4.0]))
     if kind is not neuron.IFNode:
         options["decay_input"] = draw(st.booleans())
         options["init_tau" if kind is neuron.ParametricLIFNode else "tau"] = tau

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snn_lnm_spikingjelly import LNMNode
 from spikingjelly.activation_based import neuron
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def same(ours, theirs):
@@ -71,7 +72,7 @@ def test_quadratic_nodes_where_arithmetic_is_exact(seed, tau, a0, v_rest, v_c, v
 def test_quadratic_nodes_within_a_bound(seed, tau, a0, v_rest, v_c, threshold, reset, dtype):
     """One step from any state: |h - h'| ≤ 16·u·E, E the sum of the absolute values of all terms.
 
-    The host's charge rounds 8 times, ours 9 times beside the 3 of its coefficients; every rounding is at most u = ε/2
+    The host's charge rounds 8 times, ours 10 times beside the 3 of its coefficients; every rounding is at most u = ε/2
     of a partial sum, and no partial sum exceeds E. Spikes are equal wherever h is farther than that from ϑ.
     """
     native = neuron.QIFNode(tau, v_c, a0, threshold, v_rest, reset)
@@ -88,6 +89,44 @@ def test_quadratic_nodes_within_a_bound(seed, tau, a0, v_rest, v_c, threshold, r
     agree = spikes == theirs
     # The soft reset subtracts once more, from a number of at most E + ϑ.
     assert ((native.v - ours.v).abs() <= bound + torch.finfo(dtype).eps * (size + threshold))[agree].all()
+
+
+class Divisions(TorchDispatchMode):
+    """Counts quotients of tensors."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket is torch.ops.aten.div
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "native, divides",
+    [
+        (neuron.LIFNode(3.0), True),
+        (neuron.LIFNode(2.0), False),
+        (neuron.LIFNode(4.0, decay_input=False), False),
+        (neuron.QIFNode(3.0), False),
+        (neuron.ParametricLIFNode(), False),
+    ],
+)
+def test_a_product_with_the_inverse_where_the_host_s_bits_allow_it(native, divides):
+    ours = jelly.swapped(native, 2, backend="reference")
+    with Divisions() as seen:
+        ours(torch.randn(jelly.STEP))
+    assert bool(seen.count) == divides
+
+
+@pytest.mark.parametrize("tau", [0.5, 2.0**-120, 2.0**-130, 2.0**120, 0.0])
+def test_a_tau_set_later_to_what_no_constructor_takes(tau):
+    native, x = neuron.LIFNode(step_mode="m", store_v_seq=True), torch.randn(4, *jelly.STEP)
+    ours = jelly.swapped(native, domain=None)
+    native.tau = ours.tau = tau
+    assert all(
+        torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+        for a, b in zip(*(jelly.run(n, x) for n in (native, ours)), strict=True)
+    )
 
 
 @pytest.mark.parametrize("mode", ["s", "m"])

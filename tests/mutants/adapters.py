@@ -171,7 +171,26 @@ MUTANTS = [
         "fire_at_threshold=False",
         "tests/jelly/test_jelly_bits.py::test_a_membrane_at_the_threshold_spikes",
     ),
-    jelly("node", "1/τ multiplies", "gain_divides=self.tau is not None", "gain_divides=False"),
+    jelly(
+        "node",
+        "1/τ multiplies",
+        "free = mantissa == 0.5 or (self.native_words and mantissa != 0)",
+        "free = mantissa != 0",
+    ),
+    jelly(
+        "node",
+        "an inverse may be infinite",
+        "LARGEST_EXPONENT = 125",
+        "LARGEST_EXPONENT = 1000",
+        "tests/jelly/test_jelly_bits.py::test_a_tau_set_later_to_what_no_constructor_takes",
+    ),
+    jelly(
+        "node",
+        "quadratic nodes divide",
+        "mantissa == 0.5 or (self.native_words and mantissa != 0)",
+        "mantissa == 0.5",
+        "tests/jelly/test_jelly_bits.py::test_a_product_with_the_inverse_where_the_host_s_bits_allow_it",
+    ),
     jelly("node", "decay_input is ignored", '"drift" if decay_input else "residual"', '"drift"'),
     jelly("node", "a soft reset is a hard one to zero", '"soft" if self.v_reset is None else "hard"', '"hard"'),
     jelly(

@@ -99,8 +99,8 @@ struct Usual {
   int storage = -1;  // of input and output; where it is known the membrane is kept in full
 };
 
-// The neurons of snnTorch and Norse, and this library's own presets. (SpikingJelly's divide by the gain and fire at
-// the threshold; its default surrogate takes most of their time.)
+// The neurons of snnTorch and Norse, and this library's own presets. (SpikingJelly's fire at the threshold, and may
+// divide by the gain; its default surrogate takes most of their time.)
 constexpr Usual kHosts[] = {
     {3, int(Charge::drift), int(Reset::hard)},     {3, int(Charge::drift), int(Reset::soft)},
     {3, int(Charge::drift), int(Reset::none)},     {3, int(Charge::map), int(Reset::hard)},
