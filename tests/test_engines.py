@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from operators import check_operators
 
 from snn_lnm import LNM, engines, explain_backend, functional, surrogate
 from snn_lnm.engines import cpp
@@ -255,14 +256,7 @@ def test_exports():
 # opcheck itself reads .grad of a non-leaf.
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")
 def test_opcheck():
-    x, state, numbers, _ = problem_of((3, 2, 5))
-    for alpha, current in ((None, None), (torch.tensor(0.5), torch.randn(2, 5))):
-        arguments = (
-            x.clone().requires_grad_(), state.v, current,
-            numbers.coefficients.clone().requires_grad_(), *numbers[1:4], alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, torch.float32,
-        )  # fmt: skip
-        torch.library.opcheck(torch.ops.snn_lnm.forward.cpp, arguments)
+    check_operators("cpp", "cpu")
 
 
 # PyTorch's own: its first dual number compiles something with the deprecated TorchScript.

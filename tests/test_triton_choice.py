@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from operators import check_operators
 from optional import OLDEST_TRITON
 from triton_cases import DEVICE
 
@@ -127,17 +128,7 @@ def test_exports():
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck reads .grad of a non-leaf
 def test_opcheck():
-    def number(value):
-        return torch.tensor(value, device=DEVICE)
-
-    theta = number([0.01, 0.9, 0.02]).requires_grad_()
-    for alpha, current in ((None, None), (number(0.5), torch.randn(2, 5, device=DEVICE))):
-        arguments = (
-            torch.randn(3, 2, 5, device=DEVICE, requires_grad=True), torch.zeros(2, 5, device=DEVICE), current,
-            theta, number(0.8), number(0.0), number(1.0), alpha,
-            1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False, torch.float32,
-        )  # fmt: skip
-        torch.library.opcheck(torch.ops.snn_lnm.forward.triton, arguments)
+    check_operators("triton", DEVICE)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -79,6 +79,13 @@ MUTANTS = [
     ),
     mutant(
         "engines/op.py",
+        "the fake gradient of the synapse is always there",
+        "like(current, need_state)",
+        "like(v, need_state)",
+        "tests/test_engines.py::test_opcheck",
+    ),
+    mutant(
+        "engines/op.py",
         "surrogates are numbered from 1",
         "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}",
         "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values(), 1)}",

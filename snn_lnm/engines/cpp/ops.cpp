@@ -217,6 +217,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
               d_last_current = contiguous(d_last_current_any), c_start = contiguous(current);
   Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
+  need[4] = need[4] && alpha;
   const bool need_parameters = std::any_of(need.begin(), need.end(), std::identity{});
   const bool need_currents = need[3] || need[4];  // the gradients of gain and alpha are sums over them
   const Tensor x = need_currents ? x_any.contiguous() : x_any;
