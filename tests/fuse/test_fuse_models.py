@@ -275,9 +275,11 @@ def test_exact_is_the_loop_whatever_a_blas_does_with_more_rows():
 
     net, x = Sums(), torch.rand(T, B, 1, 4, 4)
     snn_lnm.swap(net)
+    # Made before the mode is on, whose first call may import Dynamo: not while torch.fx has its wrappers in `math`.
+    runs = lambda x: torch.stack([*map(net, x)]), snn_lnm.fuse_time(net, exact=True), snn_lnm.fuse_time(net)
     results = []
     with RowsMatter():
-        for run in (lambda x: torch.stack([*map(net, x)]), snn_lnm.fuse_time(net, exact=True), snn_lnm.fuse_time(net)):
+        for run in runs:
             utils.reset(net)
             results.append((run(x), net.lif.mem))
     loop, exact, folded = results
