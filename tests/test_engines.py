@@ -125,21 +125,22 @@ USUAL += [
 ]
 
 
-def usual(options, layout, spike):
+def usual(options, layout, spike, domain=(-1.5, 1.5)):
     torch.manual_seed(0)
     step = (3, 5, 133)
     shape = {"layer": (), "channel": (5, 1), "neuron": (5, 133)}[layout]
     theta = torch.tensor([0.05, -0.4 if options["charge"] == "drift" else 0.9, 0.1, -0.1])
+    size = 1.0 if domain else 0.3  # of membranes, which nothing bounds there
     numbers = Parameters(
-        theta + 0.1 * torch.randn(*shape, 4),
-        1 + 0.1 * torch.randn(shape),
+        theta + 0.1 * size * torch.randn(*shape, 4),
+        size * (1 + 0.1 * torch.randn(shape)),
         0.1 * torch.randn(shape),
         0.5 + 0.1 * torch.rand(shape),
         0.5 + 0.1 * torch.rand(shape) if "synapse" in options else None,
     )
-    dynamics = Dynamics(domain=(-1.5, 1.5), surrogate=spike, **options)
-    start = State(torch.randn(step), torch.randn(step) if "synapse" in options else None)
-    return Problem(torch.randn(9, *step), start, numbers, dynamics)
+    dynamics = Dynamics(domain=domain, surrogate=spike, **options)
+    start = State(size * torch.randn(step), size * torch.randn(step) if "synapse" in options else None)
+    return Problem(size * torch.randn(9, *step), start, numbers, dynamics)
 
 
 def name(options):
@@ -148,11 +149,15 @@ def name(options):
 
 @pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("options", USUAL, ids=name)
-@pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
-def test_each_compiled_option_set(options, layout, spike):
+@pytest.mark.parametrize(
+    "spike, domain",
+    [(surrogate.ATan(), (-1.5, 1.5)), (surrogate.FastSigmoid(), (-1.5, 1.5)), (surrogate.ATan(), None)],
+    ids=["atan", "fast_sigmoid", "atan, no domain"],
+)
+def test_each_compiled_option_set(options, layout, spike, domain):
     """The usual neurons, degree 3 in float32, have kernels of their own: with shared and mixed parameters, with a
     loss on the spikes alone and on everything."""
-    problem = usual(options, layout, spike)
+    problem = usual(options, layout, spike, domain)
     for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
         assert torch.equal(ours, law)
     for training in (False, True):

@@ -80,11 +80,17 @@ MUTANTS = [
     law("v_reset gets no gradient", "sums.v_reset = fma(d_after, s, sums.v_reset);", "", GRADIENTS),
     law(
         "outside the domain the slope is the polynomial's",
-        "d_f * select(w == v, slope, line ? n.slope : V{})",
+        "d_f * select(outside, line ? n.slope : V{}, slope)",
         "d_f * slope",
         OUTSIDE,
     ),
     law("θ_1 outside its range moves the line", "select(n.theta[1] == n.slope, v, w)", "v", OUTSIDE),
+    law(
+        "a NaN membrane has a finite gradient",
+        "select(outside, line ? n.slope : V{}, slope)",
+        "select(w == v, slope, line ? n.slope : V{})",
+        "tests/test_hard_numbers.py::test_any_input_goes_through_as_the_law_says",
+    ),
     law("the gain's path through the lowest slope is lost", "d_f * (v - w) * d_lowest", "V{} * d_lowest", OUTSIDE),
     law("the gradient of the gain has the wrong sign", "-d_u * u / n.gain", "d_u * u / n.gain", GRADIENTS),
     law(

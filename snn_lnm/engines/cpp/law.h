@@ -47,8 +47,7 @@ LNM_INLINE inline V horner(V v, const Numbers<V>& n, int degree) {
 
 template <class V>
 LNM_INLINE inline V clamp(V v, V lo, V hi) {  // lo ≤ hi
-  V w = select(v > hi, hi, v);
-  return select(w < lo, lo, w);
+  return select(v < lo, lo, select(v > hi, hi, v));
 }
 
 template <class V>
@@ -178,7 +177,9 @@ LNM_INLINE inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d
 // Through `f = polynomial(v)`: adds d_f times the gradients of f to `sums`, returns d_f · f'(v).
 template <class V>
 LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
-  V w = d.bounded ? clamp(v, splat<V>(d.lo), splat<V>(d.hi)) : v;
+  const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
+  const auto outside = (v < lo) | (v > hi);  // NaN is not: its gradient is NaN
+  V w = d.bounded ? clamp(v, lo, hi) : v;
   V p = n.theta[d.degree], slope = d.degree ? p : V{}, power = d_f;
   for (int k = d.degree - 1; k > 0; --k) {
     p = fma(p, w, n.theta[k]);
@@ -194,9 +195,9 @@ LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const D
   if (!d.bounded) return d_f * slope;
   if (line && d.charge != Charge::map) {
     V d_lowest = d.gain_divides ? splat<V>(-2) : -n.lowest_slope / n.gain;
-    sums.gain += select(n.theta[1] < n.lowest_slope, d_f * (v - w) * d_lowest, V{});
+    sums.gain += select(outside & (n.theta[1] < n.lowest_slope), d_f * (v - w) * d_lowest, V{});
   }
-  return d_f * select(w == v, slope, line ? n.slope : V{});
+  return d_f * select(outside, line ? n.slope : V{}, slope);
 }
 
 // Through `scale(u)`: returns d_u, given d = the gradient of the scaled value.

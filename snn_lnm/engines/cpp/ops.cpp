@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <tuple>
@@ -52,13 +53,18 @@ struct Law {
     dynamics.euler = alpha && synapse == "euler";
     dynamics.surrogate = kSameFormula[surrogate];
     std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
+    dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
     dynamics.bounded = !domain.empty();
-    if (dynamics.bounded) dynamics.lo = domain[0], dynamics.hi = domain[1];
     dynamics.line = extension == "line";
+    if (dynamics.bounded) {
+      dynamics.lo = domain[0], dynamics.hi = domain[1];
+    } else if (dynamics.degree > 1) {  // bounded by nothing: the same bits, by the kernels of the hosts' neurons
+      dynamics.bounded = dynamics.line = true;
+      dynamics.hi = std::numeric_limits<double>::infinity(), dynamics.lo = -dynamics.hi;
+    }
     dynamics.detach_reset = detach_reset || dynamics.reset == Reset::none;
     dynamics.fire_at_threshold = fire_at_threshold;
     dynamics.smooth = smooth;
-    dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
     check_sizes(inner);
     check_finite();
   }
