@@ -105,7 +105,7 @@ def jelly_conv(compiled: bool) -> Run:
         *(layer.Flatten(), layer.Linear(64 * 4 * 4, 10), spike()),
     )
     functional.set_step_mode(net, "m")
-    forward = torch.compile(net) if compiled else net
+    forward = torch.compile(net, dynamic=False) if compiled else net
 
     def run(x: Tensor) -> Tensor:
         functional.reset_net(net)
@@ -166,7 +166,7 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         "stock loop": loop(network.model()),
     }
     if with_compile:
-        runs["loop, compiled"] = torch.compile(loop(network.model(), hoisted))
+        runs["loop, compiled"] = torch.compile(loop(network.model(), hoisted), dynamic=False)
     if network.other_model is not None:
         name, build = network.other_model
         runs[name] = build(False)
