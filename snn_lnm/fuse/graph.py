@@ -120,6 +120,9 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
             raise refusal(f"torch.fx cannot follow its forward ({type(error).__name__}: {error})") from error
     options = plain_attributes(tracer.followed)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    written = [word for node in graph.nodes if (word := _in_place(node))]
+    if written:
+        raise refusal(f"the step writes into a tensor ({written[0]}), of which its graph knows nothing: make a new one")
     names = tuple(inspect.signature(model.forward).parameters)
     starred = [node.target for node in inputs if str(node.target).startswith("*")]
     if not inputs or starred:
@@ -128,6 +131,13 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     calls = {node: _call(node, states) for node in graph.nodes if node.op == "call_module"}
     _check_states(graph, states, calls)
     return StepGraph(graph, names, states, calls, constants, tuple(tracer.followed), options)
+
+
+def _in_place(node: fx.Node) -> str:
+    """The name of the function or method of ``node`` if PyTorch's convention says that it works in place."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    called = node.op in ("call_function", "call_method")
+    return name if called and (name == "setitem" or (name.endswith("_") and not name.endswith("__"))) else ""
 
 
 def plain_attributes(modules: Sequence[nn.Module]) -> Any:

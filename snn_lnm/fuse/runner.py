@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -94,14 +95,14 @@ class Runner:
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
-        steps = len(x) if self.at_once == "all" else self.at_once
-        if steps == "auto":
-            steps = max(FEWEST, FIRST_BYTES * len(x) // max(x.nbytes, 1))
-        while len(x):
-            yield x[:steps]
-            x = x[steps:]
-            if self.at_once == "auto":
-                steps = max(FEWEST, BLOCK_BYTES // self.largest)
+        steps = len(x) if isinstance(self.at_once, str) else self.at_once
+        if self.at_once == "auto":
+            first = min(len(x), max(FEWEST, FIRST_BYTES * len(x) // max(x.nbytes, 1)))
+            head, x = _parts(x, [first, len(x) - first])
+            yield head
+            steps = max(FEWEST, BLOCK_BYTES // self.largest)
+        if len(x):
+            yield from _parts(x, steps)  # whose gradient is put together once, not a slice at a time
 
     def _block(self, x: Tensor, states: Sequence[Any]) -> Any:
         """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
@@ -138,6 +139,7 @@ class Runner:
 
     def _layer(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         module, call = self.root.get_submodule(str(node.target)), self.step.calls[node]
+        kwargs = _in_order(module, kwargs)
         if node in self.states:
             args, kwargs = _carry(args, kwargs, self.states[node], call.states)
         out = self._layer_over_time(node, module, call, args, kwargs)
@@ -221,6 +223,18 @@ def _unrolled(leaf: Any, steps: int) -> Sequence[Any]:
 def _aligned(value: Tensor) -> Tensor:
     """``value`` where a step's own result would lie: a BLAS may add up in another order at another alignment."""
     return value.clone() if value.storage_offset() * value.element_size() % ALIGNMENT else value
+
+
+def _parts(x: Tensor, steps: int | list[int]) -> tuple[Tensor, ...]:
+    return cast("tuple[Tensor, ...]", x.split(steps))  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
+
+
+def _in_order(module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """As its forward declares them, which is the order of the states that it returns."""
+    declared = [*inspect.signature(module.forward).parameters] if len(kwargs) > 1 else []
+    return dict(
+        sorted(kwargs.items(), key=lambda item: declared.index(item[0]) if item[0] in declared else len(declared))
+    )
 
 
 def _carry(args: Any, kwargs: Any, result: Any, states: int) -> tuple[Any, Any]:

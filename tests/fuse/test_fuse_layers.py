@@ -179,6 +179,17 @@ class ChangesState(nn.Module):
         return spk, mem * 0.5
 
 
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.5)
+
+    def forward(self, x, mem):
+        spk, mem = self.lif(x, mem)
+        mem.clamp_(max=0.5)
+        return spk, mem
+
+
 class ByHand(nn.Module):
     def forward(self, x, v):
         v = 0.5 * v + x
@@ -194,7 +205,7 @@ class Twice(nn.Module):
         return self.lif(self.lif(x))
 
 
-REFUSED = (Branches, Loops, NoGradient, KeepsState, ChangesState, ByHand, Twice, leaky)
+REFUSED = (Branches, Loops, NoGradient, KeepsState, ChangesState, InPlace, ByHand, Twice, leaky)
 
 
 @pytest.mark.parametrize("build", REFUSED)
@@ -229,6 +240,7 @@ CALLS = [
     (ValueError, "switches gradients", lambda: snn_lnm.fuse_time(NoGradient())),
     (ValueError, "a step assigns mem", lambda: snn_lnm.fuse_time(KeepsState())),
     (ValueError, "does not return the next state of lif", lambda: snn_lnm.fuse_time(ChangesState())),
+    (ValueError, r"writes into a tensor \(clamp_\)", lambda: snn_lnm.fuse_time(InPlace())),
     (ValueError, "argument 'v' is used by mul", lambda: snn_lnm.fuse_time(ByHand())),
     (ValueError, "lif is called twice in a step", lambda: snn_lnm.fuse_time(Twice())),
     (ValueError, "a bare Leaky is a neuron", lambda: snn_lnm.fuse_time(snn.Leaky(beta=0.5))),

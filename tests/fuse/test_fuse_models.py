@@ -64,6 +64,30 @@ def test_explicit_states_go_in_and_come_back_over_time(at_once):
 
 
 @AT_ONCE
+@pytest.mark.parametrize("swap", [True, False])
+def test_states_by_name_in_any_order(at_once, swap):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = snn.Synaptic(alpha=0.7, beta=0.9)
+
+        def forward(self, x, syn, mem):
+            spk, syn, mem = self.lif(x, mem=mem, syn=syn)
+            return spk, syn, mem
+
+    net = Named()
+    if swap:
+        snn_lnm.swap(net)
+    x, start = torch.rand(T, B, 4), (torch.rand(B, 4), torch.rand(B, 4))
+    state, record = start, []
+    for x_t in x:
+        record.append(net(x_t, *state))
+        state = record[-1][1:]
+    expected = map(torch.stack, zip(*record, strict=True))
+    assert all(map(torch.equal, snn_lnm.fuse_time(net, at_once=at_once)(x, *start), expected))
+
+
+@AT_ONCE
 def test_a_neuron_that_is_given_the_same_current_at_every_step(at_once):
     class Constant(nn.Module):
         def __init__(self):
@@ -108,6 +132,20 @@ def test_steps_that_go_through_the_network_together(at_once, shape, width, block
     with torch.no_grad():
         assert len(snn_lnm.fuse_time(net, at_once=at_once)(torch.zeros(1).expand(shape))) == shape[0]
     assert seen == blocks
+
+
+def test_blocks_are_parts_of_one_split():
+    """Slice by slice, each would write a gradient of the whole sequence."""
+    x = torch.rand(T, B, 5, requires_grad=True)
+    out, nodes = snn_lnm.fuse_time(nn.Sequential(nn.Identity()), at_once=1)(x), set()
+    todo = [out.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            todo += [before for before, _ in node.next_functions]
+    assert not any("Slice" in node.name() for node in nodes)
+    assert sum("Split" in node.name() for node in nodes) == 1
 
 
 def test_a_state_that_may_be_none_is_not_guessed():

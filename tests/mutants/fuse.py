@@ -44,7 +44,27 @@ MUTANTS = [
         "self.largest = min(self.largest, *map(",
         BLOCKS,
     ),
-    mutant("runner.py", "blocks are one step longer", "yield x[:steps]", "yield x[: steps + 1]", BLOCKS),
+    mutant(
+        "runner.py",
+        "blocks are one step longer",
+        "yield from _parts(x, steps)",
+        "yield from _parts(x, steps + 1)",
+        BLOCKS,
+    ),
+    mutant(
+        "runner.py",
+        "states by name go in the order of the call",
+        "kwargs = _in_order(module, kwargs)",
+        "pass",
+        f"{MODELS}states_by_name_in_any_order",
+    ),
+    mutant(
+        "graph.py",
+        "writing into a state is not noticed",
+        "if written:",
+        "if False:",
+        f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
+    ),
     mutant("runner.py", "blocks of single steps", "FEWEST = 8", "FEWEST = 1", BLOCKS),
     mutant(
         "runner.py",
