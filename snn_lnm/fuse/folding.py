@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
-__all__ = ["FOLDED_FUNCTIONS", "OF_ONE_STEP", "POINTWISE", "RANDOM", "SUMS", "fold", "in_one_call", "reason_to_step"]
+from snn_lnm.engines.max_pool import max_pool2d
+
+__all__ = [
+    "FOLDED_FUNCTIONS",
+    "OF_ONE_STEP",
+    "POINTWISE",
+    "RANDOM",
+    "SUMS",
+    "call_of",
+    "fold",
+    "in_one_call",
+    "reason_to_step",
+]
 
 BATCHED_DIMS: dict[type[nn.Module], int] = {
     **dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d, nn.ZeroPad1d), 3),
@@ -95,8 +108,17 @@ def reason_to_step(kind: type[nn.Module], layer: Any, dims: int | None) -> str:
     return ""
 
 
+def call_of(kind: type[nn.Module], layer: Any) -> Callable[..., Any]:
+    """What calls ``layer``, which acts as a ``kind``: the same numbers, sooner where the engine has it."""
+    if kind is not nn.MaxPool2d:
+        return layer
+    options = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    return partial(max_pool2d, **{option: getattr(layer, option) for option in options})
+
+
 def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``function`` on `[T·B, ...]`; its results as `[T, B, ...]`."""
+    function = max_pool2d if function is F.max_pool2d else function
     time_and_batch = x.shape[:2]
     out = function(x.flatten(0, 1), *args, **kwargs)
     return pytree.tree_map_only(Tensor, lambda value: cast(Tensor, value.unflatten(0, time_and_batch)), out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -31,7 +32,7 @@ How = Literal["folded", "fused over T", "step by step"]
 
 
 class Way(NamedTuple):
-    """How one layer runs over time, why not faster, and the call that does it."""
+    """How one layer runs over time, why not faster, and the call for all of time that does it, if there is one."""
 
     how: How
     reason: str
@@ -74,7 +75,7 @@ def way_of(module: nn.Module, call: Call, dims: int | None, adapters: Sequence[A
         return Way("step by step", reason)
     if exact and kind in folding.SUMS:
         return Way("step by step", "exact=True: its sums may round otherwise on a larger batch")
-    return Way("folded", "")
+    return Way("folded", "", partial(folding.fold, folding.call_of(kind, module)))
 
 
 class Runner:
@@ -153,11 +154,10 @@ class Runner:
         x, *rest = args
         self.dims[node] = x.tensor.dim() - 1
         way = way_of(module, call, self.dims[node], self.adapters, self.exact)
-        if way.run is not None:
-            return _fused_result(way.run(x.tensor, *rest, **kwargs))
-        if way.how == "folded":
-            return _collect_folded(folding.fold(module, x.tensor, *rest, **kwargs))
-        return self._step_by_step(module, args, kwargs, call)
+        if way.run is None:
+            return self._step_by_step(module, args, kwargs, call)
+        out = way.run(x.tensor, *rest, **kwargs)
+        return _collect_folded(out) if way.how == "folded" else _fused_result(out)
 
     def _function(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         target, name = node.target, getattr(node.target, "__name__", str(node.target))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snn_lnm
+from snn_lnm.engines import max_pool
 
 T, B = 4, 3
 
@@ -251,3 +252,26 @@ CALLS = [
 def test_wrong_arguments(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
+
+
+class Pools(nn.Module):
+    """Pools as a layer and as a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.conv = nn.MaxPool2d(2), nn.Conv2d(1, 4, 3)
+        self.lif = leaky()
+
+    def forward(self, x):
+        return self.lif(F.max_pool2d(self.conv(self.pool(x)), 2))
+
+
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+def test_max_pooling_is_the_engine_s(format, monkeypatch):
+    called = []
+    apply = max_pool._MaxPool.apply
+    monkeypatch.setattr(max_pool._MaxPool, "apply", lambda x: called.append(x.shape) or apply(x))
+    net = Pools().to(memory_format=format)
+    fused = compare(net, 3 * torch.randn(T, B, 1, 12, 12))
+    assert called == [(T * B, 1, 12, 12), (T * B, 4, 4, 4)] or called == [(T * B, 1, 12, 12), (B, 4, 4, 4)]
+    assert ways(fused)["pool"] == "folded"

@@ -12,6 +12,7 @@ OUTSIDE = "tests/test_gradients.py::test_gradcheck_outside_the_domain"
 KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
 USUAL = "tests/test_engines.py::test_each_compiled_option_set"
 HALVES = "tests/test_engines.py::test_halves_are_float32_rounded_at_the_end"
+POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -25,6 +26,10 @@ def kernels(why: str, old: str, new: str, *tests: str, file: str = "kernels.h") 
 
 def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, "snn_lnm/engines/cpp/ops.cpp", old, new, tests or (BITS,))
+
+
+def pool(why: str, old: str, new: str) -> Mutant:
+    return kernels(why, old, new, POOLED, file="max_pool.cpp")
 
 
 MUTANTS = [
@@ -163,4 +168,22 @@ MUTANTS = [
         "item + 1 < plan.items() && plan.steps",
         GRADIENTS,
     ),
+    # ---- max_pool.cpp
+    pool("of equal values the last wins", "(value > best)", "(value >= best)"),
+    pool("the first NaN stays", "| (value != value)", "| (best == best && value != value)"),
+    pool("a NaN is like any other", " | (value != value)", ""),
+    pool(
+        "an odd line moves the next one",
+        "int64_t line() const { return width * channels; }",
+        "int64_t line() const { return width / 2 * 2 * channels; }",
+    ),
+    pool(
+        "planes follow without their odd line",
+        "(row / (height / 2) * height +",
+        "(row / (height / 2) * (height / 2 * 2) +",
+    ),
+    pool("a zero's gradient keeps its sign", "T(0) + d[j]", "d[j]"),
+    pool("odd edges are not zeroed", "if (planes.height % 2 || planes.width % 2) d_x.zero_();", "d_x.fill_(1);"),
+    pool("left and right gradients change places", "place == first ? value", "place == first + 1 ? value"),
+    pool("channels last: the right places are read from the left", "f(2 * j + channels, windows", "f(2 * j, windows"),
 ]

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <ATen/EmptyTensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/Allocator.h>
 
 #include <algorithm>
