@@ -18,10 +18,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # Norse's import, not ours
     import norse.torch as norse
 
-__all__ = ["NETWORKS", "Network", "Run", "contestants"]
+__all__ = ["LOWER_BOUND", "NETWORKS", "Network", "Run", "contestants"]
 
 Run = Callable[[Tensor], Tensor]
 BATCH, BETA = 64, 0.9
+LOWER_BOUND = "layers alone"
+"""The network without its neurons, fused: what every way to run it takes at least."""
+NEURONS = (snn.Leaky, norse.LIFCell, norse.LICell)
 
 
 @dataclass
@@ -143,28 +146,29 @@ def fused(model: nn.Module, at_once: Literal["auto", "all"] = "auto") -> Run:
     is_norse = isinstance(model, norse.SequentialState)
 
     def run(x: Tensor) -> Tensor:
-        if is_norse:
-            return over_time(x)[0]
-        utils.reset(over_time)
-        return over_time(x)[1]
+        if not is_norse:
+            utils.reset(over_time)
+        out = over_time(x)
+        return out if isinstance(out, Tensor) else out[0 if is_norse else 1]
 
     return run
 
 
 def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
     """Every way to run ``network``; all start with the same weights."""
-    layers = enumerate(network.model().children())
-    hoisted = next(place for place, layer in layers if isinstance(layer, (snn.Leaky, norse.LIFCell)))
-    swapped = [network.model() for _ in range(3)]
-    for model in swapped:
-        snn_lnm.swap(model)
+    layers = [*network.model().children()]
+    hoisted = next(place for place, layer in enumerate(layers) if isinstance(layer, NEURONS))
     runs = {
-        "fused": fused(swapped[0]),
-        "fused, all at once": fused(swapped[1], at_once="all"),
-        "swapped loop": loop(swapped[2]),
+        "fused": fused(swapped(network)),
+        "fused, all at once": fused(swapped(network), at_once="all"),
+        "swapped loop": loop(swapped(network)),
         "best loop": loop(network.model(), hoisted),
         "stock loop": loop(network.model()),
+        LOWER_BOUND: fused(nn.Sequential(*(layer for layer in layers if not isinstance(layer, NEURONS)))),
     }
+    if any(isinstance(layer, nn.Conv2d) for layer in layers):
+        runs["fused, channels last"] = fused(channels_last(swapped(network)))
+        runs["best loop, channels last"] = loop(channels_last(network.model()), hoisted)
     if with_compile:
         runs["loop, compiled"] = torch.compile(loop(network.model(), hoisted), dynamic=False)
     if network.other_model is not None:
@@ -173,6 +177,16 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         if with_compile:
             runs[f"{name}, compiled"] = build(True)
     return runs
+
+
+def swapped(network: Network) -> nn.Module:
+    model = network.model()
+    snn_lnm.swap(model)
+    return model
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
 
 
 NETWORKS: dict[str, Callable[[], Network]] = {"digits": digits, "conv": conv, "norse": norse_conv}

@@ -107,7 +107,7 @@ OTHERS = {
     "stride": (X, {"kernel_size": 2, "stride": 1}),
     "padding": (X, {"kernel_size": 2, "padding": 1}),
     "dilation": (X, {"kernel_size": 2, "dilation": 2}),
-    "ceil_mode": (X[..., :5], {"kernel_size": 2, "ceil_mode": True}),
+    "ceil_mode": (X[..., :5].contiguous(), {"kernel_size": 2, "ceil_mode": True}),
     "no batch": (X[0], {"kernel_size": 2}),
     "not dense": (X[..., ::2], {"kernel_size": 2}),
     "bfloat16": (X.bfloat16(), {"kernel_size": 2}),
