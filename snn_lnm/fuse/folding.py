@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +121,11 @@ def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> 
     function = max_pool2d if function is F.max_pool2d else function
     time_and_batch = x.shape[:2]
     out = function(x.flatten(0, 1), *args, **kwargs)
-    return pytree.tree_map_only(Tensor, lambda value: cast(Tensor, value.unflatten(0, time_and_batch)), out)
+
+    def unfold(value: Tensor) -> Tensor:
+        return value.view(*time_and_batch, *value.shape[1:])
+
+    return unfold(out) if isinstance(out, Tensor) else pytree.tree_map_only(Tensor, unfold, out)
 
 
 def in_one_call(function: Callable[..., Any], is_over_time: Callable[[Any], bool], args: Any, kwargs: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -143,7 +144,7 @@ class FusedTime(nn.Module):
         if x.dim() < 2 or not len(x):
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
-        arguments = inspect.signature(root.forward).bind(x, *states, **named)
+        arguments = _signature(root).bind(x, *states, **named)
         arguments.apply_defaults()
         step = self._step(root)
         missing = [name for name, value in arguments.arguments.items() if value is None]
@@ -185,6 +186,8 @@ class FusedTime(nn.Module):
 
     def _check_memories(self, root: nn.Module, step: StepGraph) -> None:
         """A layer with a memory of its own that a step calls twice goes back and forth between its places."""
+        if len({root.get_submodule(str(node.target)) for node in step.calls}) == len(step.calls):
+            return
         seen: set[nn.Module] = set()
         for node, module, how, _ in self._ways(root, step):
             if how == "folded" or step.calls[node].carried or type(module) in folding.RANDOM:
@@ -212,6 +215,17 @@ class FusedTime(nn.Module):
         state = self.__dict__.copy()
         state.update(_graphs={}, _found=None)
         return state
+
+
+def _signature(root: nn.Module) -> inspect.Signature:
+    forward: Any = root.forward
+    return _signature_of(forward.__func__) if inspect.ismethod(forward) else inspect.signature(forward)
+
+
+@functools.lru_cache(maxsize=64)
+def _signature_of(method: Callable[..., Any]) -> inspect.Signature:
+    _, *parameters = inspect.signature(method).parameters.values()
+    return inspect.Signature(parameters)
 
 
 def _path(root: nn.Module, node: fx.Node) -> str:

@@ -149,7 +149,8 @@ class Runner:
         return out
 
     def _layer_over_time(self, node: fx.Node, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
-        if not args or not isinstance(args[0], OverTime) or _over_time((args[1:], kwargs)):
+        more = (args[1:], kwargs)
+        if not args or not isinstance(args[0], OverTime) or (any(more) and _over_time(more)):
             return self._step_by_step(module, args, kwargs, call)
         x, *rest = args
         self.dims[node] = x.tensor.dim() - 1
@@ -202,7 +203,7 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _leaves(tree: Any) -> list[Any]:
-    return pytree.tree_leaves(tree)
+    return [tree] if isinstance(tree, OverTime) else pytree.tree_leaves(tree)
 
 
 def _over_time(tree: Any) -> bool:
@@ -255,7 +256,7 @@ def _collect(results: list[Any]) -> Any:
 
 
 def _collect_folded(out: Any) -> Any:
-    return pytree.tree_map_only(Tensor, OverTime, out)
+    return OverTime(out) if isinstance(out, Tensor) else pytree.tree_map_only(Tensor, OverTime, out)
 
 
 def _fused_result(out: Any) -> Any:
@@ -286,7 +287,7 @@ def _joined(blocks: Sequence[Any]) -> Any:
             return OverTime(torch.cat([part.tensor for part in (first, *later)]))
         return later[-1] if later else first
 
-    return pytree.tree_map(join, *blocks)
+    return pytree.tree_map(join, *blocks) if len(blocks) > 1 else blocks[0]
 
 
 def _result(value: Any) -> Any:
