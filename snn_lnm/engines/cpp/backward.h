@@ -130,9 +130,10 @@ struct Backward {
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
-        const int64_t last = t > 0 ? row - plan.neurons : row, next = t > 1 ? last - plan.neurons : last;
+        const int64_t last = t > 0 ? row - plan.neurons : row, distance = std::min(plan.ahead(), t) * plan.neurons;
         const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), before_row = h.from(last).as(plain ? 0 : -1);
-        const Input<T> next_row = before_row.from(next - last), next_d_row = d_spikes ? d_spikes_row.from(last - row) : h;
+        const Input<T> next_row = h.from(std::max(last - distance, base)).as(plain ? 0 : -1);
+        const Input<T> next_d_row = d_spikes ? d_spikes_row.from(-distance) : h;
         const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
         const bool ends = !plain && t + 1 == plan.steps && d.state_is_membrane();
         const T* d_last_row = ends && d_last_v ? d_last_v + base : nullptr;
@@ -148,7 +149,7 @@ struct Backward {
           if (d_h_row) d_membrane += load<V>(d_h_row + j * L, n);
           if (d_last_row) d_membrane += load<V>(d_last_row + j * L, n);
 
-          if (j % 2 == 0) {
+          if (j % kPerLine == 0) {
             next_row.prefetch(j * L);
             next_d_row.prefetch(j * L);
           }

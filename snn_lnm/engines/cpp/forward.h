@@ -66,13 +66,13 @@ struct Forward {
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
         const Input<T> x_row = x.from(row).as(USUAL.storage);
-        const Input<T> next_row = x_row.from(t + 1 < plan.steps ? plan.neurons : 0);
+        const Input<T> next_row = x_row.from(std::min(plan.ahead(), plan.steps - 1 - t) * plan.neurons);
         const Output<T> spikes_row = spikes.row(row, spikes_buffer).as(USUAL.storage);
         const Output<T> h_row = h ? h.row(row, h_buffer).as(plain ? 0 : -1) : h;
         T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
           const auto& number = UNIFORM ? shared : numbers[j];
-          if (j % 2 == 0) next_row.prefetch(j * L);
+          if (j % kPerLine == 0) next_row.prefetch(j * L);
           V c = synapse(x_row.template load<V>(j * L, n), synaptic[j], number, d);
           V membrane = charge(state[j], c, number, d);
           if (d.reset == Reset::soft_next) membrane = reset(membrane, spike[j], number, d);

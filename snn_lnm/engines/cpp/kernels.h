@@ -20,6 +20,7 @@ namespace lnm {
 constexpr int64_t kTile = 1024;      // neurons per tile at most
 constexpr int64_t kMixedTile = 128;  // where every vector has parameters and sums of its own in cache
 constexpr int64_t kStreamBytes = int64_t{1} << 22;  // outputs larger than this bypass the caches
+constexpr int64_t kPerLine = std::max<int64_t>(1, 64 / kVectorBytes);  // vectors in a line of the cache
 constexpr int kSums = kMaxDegree + 5;               // θ_0..θ_8, threshold, v_reset, gain, alpha
 
 // How flat neuron indices map to parameters, and how the work is cut. Depends on sizes only, never on
@@ -45,6 +46,7 @@ struct Plan {
     local_groups = uniform ? 1 : std::min(groups, (std::min(width, period) - 1) / std::max<int64_t>(1, inner) + 2);
   }
   int64_t items() const { return tiles * chunks; }
+  int64_t ahead() const { return std::max<int64_t>(1, 512 / width); }  // rows, for prefetching
   int64_t grain() const { return std::max<int64_t>(1, 32768 * items() / (steps * neurons + 1)); }
 };
 
