@@ -120,7 +120,8 @@ struct Output {
   void finish(int64_t at, int64_t n, const T* buffer) const {
     if (!streams) return;
     char* target = from(at).data;
-    for (int64_t i = 0; i < n * bytes_of(storage, sizeof(T)); i += kVectorBytes) {
+    const int64_t bytes = n * bytes_of(storage, sizeof(T));  // here: the compiler takes the stores to change it
+    for (int64_t i = 0; i < bytes; i += kVectorBytes) {
       stream(target + i, lnm::load<Vec<char>>(reinterpret_cast<const char*>(buffer) + i, kVectorBytes));
     }
   }
