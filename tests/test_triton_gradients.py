@@ -51,6 +51,22 @@ def test_same_gradients(problem):
         assert (mine - true).abs().max() <= (path + n) * eps * n * largest
 
 
+@pytest.mark.parametrize("charge", ["drift", "map", "residual"])
+@pytest.mark.parametrize("extension", ["line", "constant"])
+def test_a_membrane_that_is_nan_has_the_gradient_of_the_law(charge, extension):
+    x = torch.zeros(4, 1, 3, device=DEVICE)
+    x[1, 0, 1] = math.nan
+    found = []
+    for backend in ("triton", "reference"):
+        leaf = x.clone().requires_grad_()
+        words = {"charge": charge, "reset": "none", "domain": (-1.5, 1.5), "extension": extension}
+        spike = surrogate.Rectangle()  # of NaN its derivative is 0
+        out = functional.lnm(leaf, torch.tensor([0.1, 0.5, 0.25]), surrogate=spike, backend=backend, **words)
+        found.append(torch.autograd.grad(out.membrane.nansum(), leaf)[0].isnan())
+    assert torch.equal(*found)
+    assert found[0].any() and not found[0][..., [0, 2]].any()
+
+
 def leaves_of(layout, dynamics, synapse):
     run, leaves = test_gradients.case(layout, dynamics, synapse=synapse)
     return run, [leaf.detach().to(DEVICE).requires_grad_() for leaf in leaves]

@@ -23,6 +23,12 @@ def launcher(why: str, old: str, new: str, *tests: str) -> Mutant:
 
 
 MUTANTS = [
+    law(
+        "a NaN membrane has a finite gradient",
+        "~((w < v) | (w > v))",
+        "w == v",
+        "tests/test_triton_gradients.py::test_a_membrane_that_is_nan_has_the_gradient_of_the_law",
+    ),
     law("> is >=", "return u >= 0 if D.fire_at_threshold else u > 0", "return u >= 0"),
     law(
         "the kept membrane may cross the threshold",

@@ -254,7 +254,7 @@ def polynomial_backward(v, d_f, n, D: tl.constexpr):
         terms = terms + (power,)
     d_gain = tl.zeros_like(d_f)
     if D.bounded:
-        inside = w == v
+        inside = ~((w < v) | (w > v))  # NaN too, whose gradient is NaN
         if D.line and D.degree > 0:
             # ∂f/∂θ_1 is v where the line's slope is θ_1 itself, w where that is held to its range.
             theta_1 = n.coefficients[1]
