@@ -144,7 +144,9 @@ def test_transformations_get_operators_that_they_know():
     assert calls.pooled == 0
 
 
-def test_too_small_is_the_error_of_pytorch():
+def test_bad_arguments_are_errors_of_pytorch():
+    with pytest.raises(RuntimeError, match="stride should not be zero"):
+        max_pool2d(X, 2, 0)
     with pytest.raises(RuntimeError, match="Output size is too small"):
         max_pool2d(X[..., :1], 2)
 

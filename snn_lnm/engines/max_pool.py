@@ -65,7 +65,7 @@ class _Unpool(torch.autograd.Function):
 
 def _is_usual(x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, switches: bool) -> bool:
     """Windows of 2 x 2 side by side, a plain dense tensor, and the C++ engine is loaded."""
-    sizes = (kernel_size, stride or kernel_size, padding, dilation)
+    sizes = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
     return (
         all(size in (usual, (usual, usual)) for size, usual in zip(sizes, (2, 2, 0, 1), strict=True))
         and not switches

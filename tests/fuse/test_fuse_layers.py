@@ -275,3 +275,14 @@ def test_max_pooling_is_the_engine_s(format, monkeypatch):
     fused = compare(net, 3 * torch.randn(T, B, 1, 12, 12))
     assert called == [(T * B, 1, 12, 12), (T * B, 4, 4, 4)] or called == [(T * B, 1, 12, 12), (B, 4, 4, 4)]
     assert ways(fused)["pool"] == "folded"
+
+
+def test_a_pooling_layer_that_is_watched_or_patched_is_called(monkeypatch):
+    fused = snn_lnm.fuse_time(nn.Sequential(nn.MaxPool2d(2), nn.Flatten()))
+    x, seen = torch.rand(T, B, 1, 4, 4), []
+    with nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(type(module))):
+        fused(x)
+    assert nn.MaxPool2d in seen
+    pool = fused.get_submodule("0")
+    monkeypatch.setattr(pool, "forward", lambda x: F.max_pool2d(x, 2) + 1)
+    assert torch.equal(fused(x), F.max_pool2d(x[:, :, 0], 2).flatten(2) + 1)

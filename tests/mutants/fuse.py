@@ -152,7 +152,7 @@ MUTANTS = [
                 "zip(sizes, (sizes[0], sizes[0], 0, 1)",
                 POOL_REST,
             ),
-            ("strides do not count", "(kernel_size, stride or kernel_size,", "(kernel_size, kernel_size,", POOL_REST),
+            ("strides do not count", "kernel_size if stride is None else stride", "kernel_size", POOL_REST),
             ("switches do not count", "        and not switches\n", "", POOL_REST),
             ("torch.func gets an operator that it does not know", "or functional or", "or", POOL_MODES),
             ("forward mode too", " or level >= 0", "", POOL_MODES),
@@ -165,6 +165,6 @@ MUTANTS = [
             ),
         )
     ),
-    mutant("folding.py", "pooling as a layer is PyTorch's", "if kind is not nn.MaxPool2d:", "if True:", POOLING),
+    mutant("folding.py", "pooling as a layer is PyTorch's", "if kind is not nn.MaxPool2d or", "if True or", POOLING),
     mutant("folding.py", "pooling as a function is PyTorch's", "if function is F.max_pool2d", "if False", POOLING),
 ]
