@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.module import _has_any_global_hook  # pyright: ignore[reportPrivateUsage] - no public one
+from torch.nn.modules import module as torch_module
 from torch.utils import _pytree as pytree
 
 from snn_lnm.engines.max_pool import max_pool2d
@@ -111,10 +111,15 @@ def reason_to_step(kind: type[nn.Module], layer: Any, dims: int | None) -> str:
 
 def call_of(kind: type[nn.Module], layer: Any) -> Callable[..., Any]:
     """What calls ``layer``, which acts as a ``kind``: the same numbers, sooner where the engine has it."""
-    if kind is not nn.MaxPool2d or "forward" in vars(layer) or _has_any_global_hook():
+    if kind is not nn.MaxPool2d or "forward" in vars(layer) or _are_all_modules_watched():
         return layer
     options = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
     return partial(max_pool2d, **{option: getattr(layer, option) for option in options})
+
+
+def _are_all_modules_watched() -> bool:
+    kinds = ("forward", "forward_pre", "backward", "backward_pre")
+    return any(getattr(torch_module, f"_global_{kind}_hooks") for kind in kinds)
 
 
 def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
