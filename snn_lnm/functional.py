@@ -138,13 +138,14 @@ def run(
     else:
         v = current = None
     if v is None:
-        v = torch.zeros(step, dtype=STATE_DTYPE[x.dtype], device=x.device)
+        v = zeros(step, x)
     if parameters.alpha is None:
         current = None
     elif current is None:
-        current = torch.zeros_like(v)
+        current = zeros(step, x)
     start = State(v, current)
     if not single_step and x.shape[0] == 0:
+        start = State(v.contiguous(), None if current is None else current.contiguous())
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     kept_dtype = membrane_dtype(x, FULL if single_step else memory)
     engine = engines.choose(x, parameters, dynamics, backend, kept_dtype)
@@ -152,6 +153,11 @@ def run(
         engine = recomputing(engine, memory.recompute)
     spikes, h, last = engine(x, start, parameters, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
+
+
+def zeros(step: torch.Size, x: Tensor) -> Tensor:
+    """The start where none is given: one zero under every index, of which the C++ engine reads nothing."""
+    return torch.zeros((), dtype=STATE_DTYPE[x.dtype], device=x.device).expand(step)
 
 
 def currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:

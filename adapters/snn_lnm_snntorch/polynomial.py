@@ -218,7 +218,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
         v, *current = (  # one of another shape restarts, as in the host
-            s.to(dtype) if s.shape == shape else x.new_zeros(shape, dtype=dtype) for s in reversed(states)
+            s.to(dtype) if s.shape == shape else functional.zeros(shape, x) for s in reversed(states)
         )
         start = State(v, *current)
         law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())

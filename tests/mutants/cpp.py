@@ -12,6 +12,8 @@ OUTSIDE = "tests/test_gradients.py::test_gradcheck_outside_the_domain"
 KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
 USUAL = "tests/test_engines.py::test_each_compiled_option_set"
 HALVES = "tests/test_engines.py::test_halves_are_float32_rounded_at_the_end"
+START = "tests/test_engines.py::test_one_number_under_every_index_is_a_state_like_any_other"
+START_ROW = "tests/test_engines.py::test_states_that_are_views"
 POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
@@ -158,8 +160,8 @@ MUTANTS = [
     ),
     ops(
         "a state's stride is ignored",
-        "v_start = v.contiguous(), h = h_any",
-        "v_start = v, h = h_any",
+        "is_expanded_zero(*t) ? Maybe() : contiguous(t); }",
+        "is_expanded_zero(*t) ? Maybe() : t; }",
         "tests/test_properties_module.py::test_gradients_of_any_strides",
     ),
     ops(
@@ -167,6 +169,13 @@ MUTANTS = [
         "item < plan.items() && plan.steps",
         "item + 1 < plan.items() && plan.steps",
         GRADIENTS,
+    ),
+    ops("any number under every index is a zero", "return value == 0 && !std::signbit(value);", "return true;", START),
+    ops(
+        "a start that is a row for all the batch is a zero",
+        "if (t.size(i) > 1 && t.stride(i) != 0) return false;",
+        "",
+        START_ROW,
     ),
     # ---- max_pool.cpp
     pool("of equal values the last wins", "(value > best)", "(value >= best)"),

@@ -37,7 +37,7 @@ struct Backward {
   Dynamics dynamics;
   ParameterPointers<T> parameters;
   Input<T> x;
-  const T *v, *current;
+  const T *v, *current;  // null where they are all zero
   Input<T> h, d_spikes;  // null where the loss does not reach
   const T *d_h, *d_last_v, *d_last_current;
   Output<T> d_x;
@@ -66,7 +66,7 @@ struct Backward {
     for (int64_t t = 0; t < plan.steps; ++t) {
       const Input<T> x_row = x.from(t * plan.neurons + base);
       for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
-        if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(current + base + j * L, n) : Vec<T>{};
+        if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(states_from<kTile>(current, base) + j * L, n) : Vec<T>{};
         currents[t * vectors + j] = synapse(x_row.template load<Vec<T>>(j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
       });
     }
@@ -121,6 +121,7 @@ struct Backward {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
       if (with_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
+      const T *v_row = states_from<kTile>(v, base), *current_row = states_from<kTile>(current, base);
       const Input<T> h_row = h.from((plan.steps - 1) * plan.neurons + base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);
@@ -153,7 +154,7 @@ struct Backward {
             next_row.prefetch(j * L);
             next_d_row.prefetch(j * L);
           }
-          V before = t > 0 ? kept(before_row, j, n, number) : load<V>(v + base + j * L, n);
+          V before = t > 0 ? kept(before_row, j, n, number) : load<V>(v_row + j * L, n);
           membrane[j] = before;
           if (resets) before = reset(before, fire(before, number, d), number, d);
           V c = currents_row ? currents_row[j] : V{};
@@ -161,7 +162,7 @@ struct Backward {
           d_state[j] = charge_backward(before, c, d_membrane, number, d, currents_row, sum, d_c);
           if (d.reset == Reset::soft_next) d_next[j] = d_membrane;
           if (d.synapse) {
-            V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current + base + j * L, n);
+            V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current_row + j * L, n);
             d_c = synapse_backward(c, earlier, d_c, d_synaptic[j], number, d, sum);
           }
           d_x_row.store(j * L, d_c, n);

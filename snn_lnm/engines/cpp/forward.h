@@ -29,7 +29,7 @@ struct Forward {
   Dynamics dynamics;
   ParameterPointers<T> parameters;
   Input<T> x;
-  const T *v, *current;
+  const T *v, *current;      // null where they are all zero
   Output<T> spikes, h;       // h, last_v and last_current are null where not wanted
   T *last_v, *last_current;
 
@@ -56,10 +56,11 @@ struct Forward {
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
+      const T *v_row = states_from<kTile>(v, base), *current_row = states_from<kTile>(current, base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         const auto& number = UNIFORM ? shared : numbers[j];
-        state[j] = load<V>(v + base + j * L, n);
-        synaptic[j] = d.synapse ? load<V>(current + base + j * L, n) : V{};
+        state[j] = load<V>(v_row + j * L, n);
+        synaptic[j] = d.synapse ? load<V>(current_row + j * L, n) : V{};
         spike[j] = d.state_is_membrane() ? fire(state[j], number, d) : V{};
         if (d.state_is_membrane()) state[j] = after_reset(state[j], spike[j], number, d);
       });

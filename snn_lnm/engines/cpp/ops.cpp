@@ -156,6 +156,17 @@ void check_gradient(const Maybe& d, at::ScalarType type, int64_t numel) {
 }
 Maybe contiguous(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
 
+// A start that is one zero under every index is nothing to read.
+bool is_expanded_zero(const Tensor& t) {
+  for (int64_t i = 0; i < t.dim(); ++i) {
+    if (t.size(i) > 1 && t.stride(i) != 0) return false;
+  }
+  if (t.numel() < 2) return false;
+  const double value = t.scalar_type() == at::kDouble ? *t.const_data_ptr<double>() : *t.const_data_ptr<float>();
+  return value == 0 && !std::signbit(value);
+}
+Maybe states(const Maybe& t) { return t && is_expanded_zero(*t) ? Maybe() : contiguous(t); }
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
     const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step,
@@ -163,8 +174,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
     bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth,
     std::optional<at::ScalarType> membrane) {
-  const Tensor x = x_any.contiguous(), v_start = v.contiguous();
-  const Maybe c_start = contiguous(current);
+  const Tensor x = x_any.contiguous();
+  const Maybe v_start = states(v), c_start = states(current);
   Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   check_states(law.plan, v, current, alpha);
@@ -177,7 +188,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
   Tensor last_current = alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
   dispatch(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
-    run_all(Forward<T>{law.plan, law.dynamics, law.pointers<T>(), input<T>(x), v_start.const_data_ptr<T>(),
+    run_all(Forward<T>{law.plan, law.dynamics, law.pointers<T>(), input<T>(x), pointer<T>(v_start),
                        pointer<T>(c_start), output<T>(law.plan, spikes), output<T>(law.plan, h), pointer<T>(last_v),
                        pointer<T>(last_current)});
   });
@@ -220,7 +231,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
     std::array<bool, 5> need) {
   const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
-              d_last_current = contiguous(d_last_current_any), c_start = contiguous(current);
+              d_last_current = contiguous(d_last_current_any), v_start = states(v), c_start = states(current);
   Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   need[4] = need[4] && alpha;
@@ -234,7 +245,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   check_gradient(d_h, arithmetic(x_any), x_any.numel());
   check_gradient(d_last_v, arithmetic(x_any), law.plan.neurons);
   check_gradient(d_last_current, arithmetic(x_any), law.plan.neurons);
-  const Tensor v_start = v.contiguous(), h = h_any.contiguous();
+  const Tensor h = h_any.contiguous();
   const auto state = x.options().dtype(arithmetic(x));
   Tensor d_x = allocate(x.sizes(), x.options());
   Tensor d_v = need_state ? at::empty(v.sizes(), state) : at::empty({0}, state);
@@ -243,7 +254,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   std::vector<double> partial(need_parameters ? plan.items() * plan.local_groups * kSums : 0, 0.0);
   dispatch(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
-    run_all(Backward<T>{plan, law.dynamics, law.pointers<T>(), input<T>(x), v_start.const_data_ptr<T>(),
+    run_all(Backward<T>{plan, law.dynamics, law.pointers<T>(), input<T>(x), pointer<T>(v_start),
                         pointer<T>(c_start), input<T>(h), input<T>(d_spikes), pointer<T>(d_h),
                         pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
                         pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
