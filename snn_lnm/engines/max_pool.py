@@ -1,7 +1,7 @@
 """`max_pool2d` with PyTorch's bits, sooner for windows of 2 x 2 on CPUs.
 
-PyTorch pools a contiguous tensor one value at a time: in a convolutional network fused over time this took a third of a
-training step, ten times as long as the neurons.
+PyTorch pools a contiguous tensor one value at a time: in a convolutional network fused over time this took longer than
+the neurons.
 """
 
 from __future__ import annotations
