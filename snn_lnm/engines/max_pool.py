@@ -6,12 +6,14 @@ the neurons.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn import functional as F
+
+from snn_lnm.engines import cpp, transformed
+from snn_lnm.engines.op import is_forward_mode
 
 __all__ = ["max_pool2d"]
 
@@ -75,20 +77,9 @@ def _is_usual(x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: 
         and x.dim() == 4
         and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
         and min(x.shape[-2:]) >= 2
-        and not _is_transformed()
-        and _is_loaded()
+        and not (torch.compiler.is_compiling() or transformed() or is_forward_mode())  # which know PyTorch's own only
+        and cpp.has_kernel("snn_lnm::max_pool")
     )
-
-
-def _is_loaded() -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key("snn_lnm::max_pool", "CPU")  # pyright: ignore[reportPrivateUsage] - as in op.py
-
-
-def _is_transformed() -> bool:
-    """By what wants PyTorch's own operators: a compiler, `torch.func`, forward mode."""
-    level = cast(int, forward_ad._current_level)  # pyright: ignore[reportPrivateUsage] - no public one
-    functional = torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage] - as in torch.autograd
-    return torch.compiler.is_compiling() or functional or level >= 0
 
 
 def max_pool2d(

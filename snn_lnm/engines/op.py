@@ -18,7 +18,7 @@ from snn_lnm.engines import cpp, triton
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["run"]
+__all__ = ["is_forward_mode", "run"]
 
 _STATE = "Tensor x, Tensor v, Tensor? current"
 _PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
@@ -49,7 +49,7 @@ _BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.backward, name) fo
 def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
     """The C++ overloads until their library is there: it registers itself for CPU tensors when loaded."""
     op = ops["cpp"]
-    if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CPU"):  # pyright: ignore[reportPrivateUsage] - no other way to ask
+    if cpp.has_kernel(op.name()):
         raise NotImplementedError(f"{op.name()} runs on dense CPU tensors only.")
     cpp.load()
     return op(*arguments)
@@ -123,10 +123,14 @@ class _Scan(torch.autograd.Function):
         raise NotImplementedError("snn_lnm's neurons have no forward-mode derivative: use backward() or autograd.grad.")
 
 
+def is_forward_mode() -> bool:
+    """Within `torch.autograd.forward_ad.dual_level`."""
+    return cast(int, forward_ad._current_level) >= 0  # pyright: ignore[reportPrivateUsage] - no public one
+
+
 def _differentiated() -> bool:
     """In reverse mode, or in forward mode, which works without gradients being enabled and has to be refused."""
-    level = cast(int, forward_ad._current_level)  # pyright: ignore[reportPrivateUsage] - no public one
-    return torch.is_grad_enabled() or level >= 0
+    return torch.is_grad_enabled() or is_forward_mode()
 
 
 def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:

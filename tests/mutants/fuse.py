@@ -7,13 +7,19 @@ LAYERS = "tests/fuse/test_fuse_layers.py::test_"
 MODELS = "tests/fuse/test_fuse_models.py::test_"
 EXPLICIT = f"{MODELS}explicit_states_go_in_and_come_back_over_time"
 POOLING = f"{LAYERS}max_pooling_is_the_engine_s"
-POOL_REST, POOL_MODES = "the_rest_is_pytorch_s", "transformations_get_operators_that_they_know"
-POOL_BITS = "outputs_and_gradients_have_pytorch_s_bits"
+WATCHED = f"{LAYERS}a_pooling_layer_that_is_watched_or_patched_is_called"
+POOL = "tests/test_max_pool.py::test_"
+POOL_REST, POOL_MODES = f"{POOL}the_rest_is_pytorch_s", f"{POOL}transformations_get_operators_that_they_know"
+POOL_BITS, POOL_SECOND = f"{POOL}outputs_and_gradients_have_pytorch_s_bits", f"{POOL}second_derivatives_are_pytorch_s"
 BLOCKS = f"{MODELS}steps_that_go_through_the_network_together"
 
 
 def mutant(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, f"snn_lnm/fuse/{file}", old, new, tests)
+
+
+def pool(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(why, "snn_lnm/engines/max_pool.py", old, new, tests)
 
 
 MUTANTS = [
@@ -143,28 +149,15 @@ MUTANTS = [
         f"{MODELS}a_state_that_may_be_none_is_not_guessed",
     ),
     # ---- engines/max_pool.py
-    *(
-        Mutant(why, "snn_lnm/engines/max_pool.py", old, new, (f"tests/test_max_pool.py::test_{test}",))
-        for why, old, new, test in (
-            (
-                "windows may be of any size",
-                "zip(sizes, (2, 2, 0, 1)",
-                "zip(sizes, (sizes[0], sizes[0], 0, 1)",
-                POOL_REST,
-            ),
-            ("strides do not count", "kernel_size if stride is None else stride", "kernel_size", POOL_REST),
-            ("switches do not count", "        and not switches\n", "", POOL_REST),
-            ("torch.func gets an operator that it does not know", "or functional or", "or", POOL_MODES),
-            ("forward mode too", " or level >= 0", "", POOL_MODES),
-            ("the gradient loses the input's layout", "not x.is_contiguous()\n", "False\n", POOL_BITS),
-            (
-                "the second derivative mixes rows and columns",
-                ".transpose(-3, -2)",
-                "",
-                "second_derivatives_are_pytorch_s",
-            ),
-        )
-    ),
+    pool("windows may be of any size", "zip(sizes, (2, 2, 0, 1)", "zip(sizes, (sizes[0], sizes[0], 0, 1)", POOL_REST),
+    pool("strides do not count", "kernel_size if stride is None else stride", "kernel_size", POOL_REST),
+    pool("switches do not count", "        and not switches\n", "", POOL_REST),
+    pool("torch.func gets an operator that it does not know", "or transformed() or", "or", POOL_MODES),
+    pool("forward mode too", " or is_forward_mode())", ")", POOL_MODES),
+    pool("the gradient loses the input's layout", "not x.is_contiguous()\n", "False\n", POOL_BITS),
+    pool("the second derivative mixes rows and columns", ".transpose(-3, -2)", "", POOL_SECOND),
     mutant("folding.py", "pooling as a layer is PyTorch's", "if kind is not nn.MaxPool2d or", "if True or", POOLING),
+    mutant("folding.py", "a patched pooling layer is not called", '"forward" in vars(layer) or ', "", WATCHED),
+    mutant("folding.py", "a watched one neither", " or _are_all_modules_watched()", "", WATCHED),
     mutant("folding.py", "pooling as a function is PyTorch's", "if function is F.max_pool2d", "if False", POOLING),
 ]

@@ -25,7 +25,7 @@ import torch
 
 from snn_lnm.surrogate import BY_NAME
 
-__all__ = ["empty_cache", "load", "memory", "obstacle", "surrogate_header"]
+__all__ = ["empty_cache", "has_kernel", "load", "memory", "obstacle", "surrogate_header"]
 
 _HERE = Path(__file__).parent
 _ISA_FLAGS = {
@@ -245,6 +245,11 @@ def load() -> None:
     reason = obstacle()
     if reason is not None:
         raise RuntimeError(reason)
+
+
+def has_kernel(operator: str) -> bool:
+    """The library is loaded, and ``operator`` (``"snn_lnm::name"``) runs on the CPU."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CPU")  # pyright: ignore[reportPrivateUsage] - no other way to ask
 
 
 def memory() -> tuple[int, int]:

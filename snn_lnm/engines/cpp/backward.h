@@ -66,7 +66,7 @@ struct Backward {
     for (int64_t t = 0; t < plan.steps; ++t) {
       const Input<T> x_row = x.from(t * plan.neurons + base);
       for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
-        if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(states_from<kTile>(current, base) + j * L, n) : Vec<T>{};
+        if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(states_from(current, base) + j * L, n) : Vec<T>{};
         currents[t * vectors + j] = synapse(x_row.template load<Vec<T>>(j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
       });
     }
@@ -121,7 +121,7 @@ struct Backward {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
       if (with_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
-      const T *v_row = states_from<kTile>(v, base), *current_row = states_from<kTile>(current, base);
+      const T *v_row = states_from(v, base), *current_row = states_from(current, base);
       const Input<T> h_row = h.from((plan.steps - 1) * plan.neurons + base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);

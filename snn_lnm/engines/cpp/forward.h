@@ -56,7 +56,7 @@ struct Forward {
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
-      const T *v_row = states_from<kTile>(v, base), *current_row = states_from<kTile>(current, base);
+      const T *v_row = states_from(v, base), *current_row = states_from(current, base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         const auto& number = UNIFORM ? shared : numbers[j];
         state[j] = load<V>(v_row + j * L, n);

@@ -62,6 +62,13 @@ struct Tile {
   }
 };
 
+// The states of a tile's neurons from `at` on; null values are all zero.
+template <class T>
+const T* states_from(const T* values, int64_t at) {
+  static const T zeros[kTile] = {};
+  return values ? values + at : zeros;
+}
+
 // The parameter tensors, each with one value for the layer or one per group.
 template <class T>
 struct ParameterPointers {

@@ -1,5 +1,6 @@
 // Max pooling over windows of 2 x 2, the operators snn_lnm::max_pool and snn_lnm::max_pool_backward, with PyTorch's bits:
 // the first of equal values wins, and the last NaN. It keeps one byte per window, the place of its value.
+#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
@@ -139,12 +140,6 @@ Tensor allocate_as(const std::vector<int64_t>& sizes, const at::TensorOptions& o
   return allocate({sizes[0], sizes[2], sizes[3], sizes[1]}, options).permute({0, 3, 1, 2});
 }
 
-template <class F>
-void dispatch(at::ScalarType type, F f) {
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, "max_pool takes float32 or float64, got ", type, ".");
-  return type == at::kDouble ? f(double{}) : f(float{});
-}
-
 std::tuple<Tensor, Tensor> max_pool(const Tensor& x_any) {
   const auto format = format_of(x_any);
   const Planes planes = planes_of(x_any.sizes(), format);
@@ -153,9 +148,8 @@ std::tuple<Tensor, Tensor> max_pool(const Tensor& x_any) {
   Tensor out = allocate_as(sizes, x.options(), format);
   Tensor places = allocate_as(sizes, x.options().dtype(at::kByte), format);
   if (x.numel() == 0) return {out, places};
-  dispatch(x.scalar_type(), [&](auto t) {
-    using T = decltype(t);
-    pool(planes, x.const_data_ptr<T>(), out.mutable_data_ptr<T>(), places.mutable_data_ptr<uint8_t>());
+  AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "max_pool", [&] {
+    pool(planes, x.const_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>(), places.mutable_data_ptr<uint8_t>());
   });
   return {out, places};
 }
@@ -170,9 +164,8 @@ Tensor max_pool_backward(const Tensor& d_any, const Tensor& places_any, at::IntA
   Tensor d_x = allocate_as(sizes.vec(), d.options(), format);
   if (planes.height % 2 || planes.width % 2) d_x.zero_();
   if (d_x.numel() == 0) return d_x;
-  dispatch(d.scalar_type(), [&](auto t) {
-    using T = decltype(t);
-    unpool(planes, d.const_data_ptr<T>(), places.const_data_ptr<uint8_t>(), d_x.mutable_data_ptr<T>());
+  AT_DISPATCH_FLOATING_TYPES(d.scalar_type(), "max_pool_backward", [&] {
+    unpool(planes, d.const_data_ptr<scalar_t>(), places.const_data_ptr<uint8_t>(), d_x.mutable_data_ptr<scalar_t>());
   });
   return d_x;
 }

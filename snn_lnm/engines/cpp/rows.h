@@ -61,13 +61,6 @@ LNM_INLINE inline Halves narrow(Floats value, c10::Half) {
 
 inline int64_t bytes_of(Storage storage, int64_t arithmetic) { return storage == Storage::arithmetic ? arithmetic : 2; }
 
-// The states of a row of neurons; null values are all zero.
-template <int64_t LONGEST, class T>
-const T* states_from(const T* values, int64_t at) {
-  static const T zeros[LONGEST] = {};
-  return values ? values + at : zeros;
-}
-
 // Elements of a tensor, from one of them on.
 template <class T>
 struct Input {
