@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import StepGraph, neurons, refusal, trace
-from snn_lnm.fuse.runner import AtOnce, How, Runner, way_of
+from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
 from snn_lnm.plugins import Adapter, loaded_adapters
 from snn_lnm.table import table
 
@@ -123,7 +123,7 @@ class FusedTime(nn.Module):
 
     def _forget(self) -> None:
         self._graphs: dict[Any, StepGraph] = {}
-        self._dims: dict[str, int] = {}
+        self._seen: dict[str, Seen] = {}
         self._stepped: tuple[str, ...] = ()
         self._found: tuple[Adapter, ...] | None = None
 
@@ -156,7 +156,7 @@ class FusedTime(nn.Module):
         self._check_memories(root, step)
         runner = Runner(root, step, self._adapters, self._exact, self._at_once)
         out = runner([*arguments.arguments.values()])
-        self._dims = {str(node.target): dims for node, dims in runner.dims.items()}
+        self._seen = {str(node.target): seen for node, seen in runner.seen.items()}
         self._stepped = tuple(runner.stepped)
         return out
 
@@ -180,7 +180,7 @@ class FusedTime(nn.Module):
         found: list[tuple[fx.Node, nn.Module, How, str]] = []
         for node, call in step.calls.items():
             module = root.get_submodule(str(node.target))
-            way = way_of(module, call, self._dims.get(str(node.target)), self._adapters, self._exact)
+            way = way_of(module, call, self._seen.get(str(node.target), Seen()), self._adapters, self._exact)
             found.append((node, module, way.how, way.reason))
         return found
 
@@ -190,7 +190,7 @@ class FusedTime(nn.Module):
             return
         seen: set[nn.Module] = set()
         for node, module, how, _ in self._ways(root, step):
-            if how == "folded" or step.calls[node].carried or type(module) in folding.RANDOM:
+            if how in ("folded", "once") or step.calls[node].carried or type(module) in folding.RANDOM:
                 continue
             if module in seen:
                 raise refusal(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from snn_lnm.engines.held import held, hold
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import DERIVATIONS, StepGraph, has_hooks, neurons
 from snn_lnm.plugins import Adapter, Call, CannotFuse
@@ -28,11 +28,21 @@ FEWEST = 8
 """Steps in a block: fewer would spend their time in Python again."""
 
 AtOnce = Literal["auto", "all"] | int
-How = Literal["folded", "fused over T", "step by step"]
+How = Literal["once", "folded", "fused over T", "step by step"]
+
+
+class Seen(NamedTuple):
+    """What a run found out about a layer's input: the dimensions of a step, and whether all steps are the same."""
+
+    dims: int | None = None
+    same: bool = False
 
 
 class Way(NamedTuple):
-    """How one layer runs over time, why not faster, and the call for all of time that does it, if there is one."""
+    """How one layer runs over time, why so, and what does it if not T calls of the layer.
+
+    ``run`` takes `[T, B, ...]` if it is fused over T, `[T·B, ...]` if folded, and `[B, ...]` if it runs once.
+    """
 
     how: How
     reason: str
@@ -54,8 +64,8 @@ class Steps:
     values: list[Any]
 
 
-def way_of(module: nn.Module, call: Call, dims: int | None, adapters: Sequence[Adapter], exact: bool) -> Way:
-    """How ``module`` runs, called as ``call``, on steps of ``dims`` dimensions (None: not known yet)."""
+def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter], exact: bool) -> Way:
+    """How ``module`` runs, called as ``call``, on inputs as ``seen``."""
     if has_hooks(module):
         return Way("step by step", "its hooks see every step")
     for adapter in adapters:
@@ -71,11 +81,13 @@ def way_of(module: nn.Module, call: Call, dims: int | None, adapters: Sequence[A
         kind = next(filter(None, (adapter.layer(module) for adapter in adapters)), type(module))
     except CannotFuse as obstacle:
         return Way("step by step", str(obstacle))
-    if reason := folding.reason_to_step(kind, module, dims):
+    if reason := folding.reason_to_step(kind, module, seen.dims):
         return Way("step by step", reason)
+    if seen.same:
+        return Way("once", "its input is the same at every step", folding.call_of(kind, module))
     if exact and kind in folding.SUMS:
         return Way("step by step", "exact=True: its sums may round otherwise on a larger batch")
-    return Way("folded", "", partial(folding.fold, folding.call_of(kind, module)))
+    return Way("folded", "", folding.call_of(kind, module))
 
 
 class Runner:
@@ -85,13 +97,16 @@ class Runner:
         self, root: nn.Module, step: StepGraph, adapters: Sequence[Adapter], exact: bool, at_once: AtOnce
     ) -> None:
         self.root, self.step, self.adapters, self.exact, self.at_once = root, step, adapters, exact, at_once
-        self.dims: dict[fx.Node, int] = {}
+        self.seen: dict[fx.Node, Seen] = {}
         self.stepped: list[str] = []
         self.largest = 1  # bytes of one step
         self.states: dict[fx.Node, Any] = {}
+        self.same: dict[fx.Node, Any] = {}  # values that do not change over time, and are computed once
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         x, *states = arguments
+        if (step := held(x)) is not None:
+            self.same[next(iter(self.step.graph.nodes))] = step
         return _result(_joined([self._block(part, states) for part in self._blocks(x)]))
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
@@ -109,26 +124,37 @@ class Runner:
         """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
         self.steps = len(x)
         self.stepped = []
-        given = iter([OverTime(x, is_input=True), *states])
-        values: dict[fx.Node, Any] = {}
+        inputs = [node for node in self.step.graph.nodes if node.op == "placeholder"]
+        values: dict[fx.Node, Any] = dict(zip(inputs, [OverTime(x, is_input=True), *states], strict=True)) | self.same
         last_use = {source: node for node in self.step.graph.nodes for source in node.all_input_nodes}
         for node in self.step.graph.nodes:
-            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
             if node.op == "output":
-                return args[0]
-            if node.op == "placeholder":
-                values[node] = next(given)
-            elif node.op == "get_attr":
-                values[node] = self._attribute(str(node.target))
-            elif node.op == "call_module":
-                values[node] = self._layer(node, args, kwargs)
-            else:
-                values[node] = self._function(node, args, kwargs)
+                return fx.map_arg(node.args[0], lambda source: self._returned(source, values[source]))
+            if node not in values:
+                values[node] = self._value(node, values)
             self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node])), 1)
             for source in node.all_input_nodes:  # a sequence that nobody needs any more is memory
                 if last_use[source] is node:
                     del values[source]
         raise AssertionError("a graph ends with its output")
+
+    def _value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+        if node.op == "get_attr":
+            value = self._attribute(str(node.target))
+        elif node.op == "call_module":
+            value = self._layer(node, args, kwargs)
+        else:
+            value = self._function(node, args, kwargs)
+        if not _over_time(value) and (node.op == "get_attr" or self.same.keys() & node.all_input_nodes):
+            self.same[node] = value
+        return value
+
+    def _returned(self, source: fx.Node, value: Any) -> Any:
+        """What the step returns: over time, unless it is an attribute of the model."""
+        if source not in self.same or source.op == "get_attr":
+            return value
+        return pytree.tree_map_only(Tensor, lambda step: OverTime(torch.stack([step] * self.steps)), value)
 
     def _attribute(self, target: str) -> Any:
         if target in self.step.constants:
@@ -150,21 +176,26 @@ class Runner:
 
     def _layer_over_time(self, node: fx.Node, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
         more = (args[1:], kwargs)
-        if not args or not isinstance(args[0], OverTime) or (any(more) and _over_time(more)):
+        if not args or not isinstance(args[0], (OverTime, Tensor)) or (any(more) and _over_time(more)):
             return self._step_by_step(module, args, kwargs, call)
         x, *rest = args
-        self.dims[node] = x.tensor.dim() - 1
-        way = way_of(module, call, self.dims[node], self.adapters, self.exact)
+        same = isinstance(x, Tensor)
+        self.seen[node] = Seen(x.dim() if same else x.tensor.dim() - 1, same)
+        way = way_of(module, call, self.seen[node], self.adapters, self.exact)
         if way.run is None:
             return self._step_by_step(module, args, kwargs, call)
-        out = way.run(x.tensor, *rest, **kwargs)
-        return _collect_folded(out) if way.how == "folded" else _fused_result(out)
+        if way.how == "once":
+            return way.run(x, *rest, **kwargs)
+        if way.how == "folded":
+            return _collect_folded(folding.fold(way.run, x.tensor, *rest, **kwargs))
+        return _fused_result(way.run(hold(x, self.steps) if same else x.tensor, *rest, **kwargs))
 
     def _function(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         target, name = node.target, getattr(node.target, "__name__", str(node.target))
         function = target if callable(target) else _method(str(target))
         if not _over_time((args, kwargs)):
-            if name in DERIVATIONS or target in folding.POINTWISE:
+            folds = bool(args) and isinstance(args[0], Tensor) and folding.FOLDED_FUNCTIONS.get(target) == args[0].dim()
+            if folds or target in folding.POINTWISE or name in folding.OF_ONE_STEP or name in DERIVATIONS:
                 return function(*args, **kwargs)
         elif name == "getitem" and isinstance(args[0], (tuple, list)):
             return function(*args, **kwargs)
