@@ -2,7 +2,7 @@
 
 import torch
 
-OPTIONS = (1, False, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False)
+OPTIONS = (1, False, 0, "map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False)
 
 
 def check_operators(engine, device):

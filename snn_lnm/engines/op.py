@@ -1,7 +1,8 @@
 """`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines, an overload for each.
 
 They take the parameters flat: one value for the layer or one per group, where neuron `i` of a step
-(flat index) belongs to group ``(i // inner) % groups``. `run` brings the law's arguments into that form.
+(flat index) belongs to group ``(i // inner) % groups``. With ``held`` = T > 0 the input is one step, `[B, ...]`, the
+same at each of T, and so is its gradient. `run` brings the law's arguments into that form.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from snn_lnm.engines import cpp, triton
+from snn_lnm.engines.held import held
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
@@ -23,7 +25,7 @@ __all__ = ["is_forward_mode", "run"]
 _STATE = "Tensor x, Tensor v, Tensor? current"
 _PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
 _OPTIONS = (
-    "int inner, bool single_step, str charge, str reset, str synapse, int surrogate, "
+    "int inner, bool single_step, int held, str charge, str reset, str synapse, int surrogate, "
     "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
     "bool fire_at_threshold, bool gain_divides, bool smooth"
 )
@@ -60,9 +62,10 @@ def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> t
     dtype = STATE_DTYPE[x.dtype]
     nothing = x.new_empty(0, dtype=dtype)
     membrane_is_last = membrane == dtype and law.single_step and law.reset not in ("hard", "soft")
+    shape = law.outputs(x)
     return (
-        x.new_empty(x.shape),
-        nothing if membrane is None else x.new_empty(x.shape, dtype=membrane),
+        x.new_empty(shape),
+        nothing if membrane is None else x.new_empty(shape, dtype=membrane),
         nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype),
         x.new_empty(0 if law.alpha is None else v.shape, dtype=dtype),
     )
@@ -95,7 +98,7 @@ class _Scan(torch.autograd.Function):
         h = outputs[1]
         if not any(ctx.needs_input_grad[1 + _GAIN :]):
             # Only gain and α need the input; for the rest anything of its shape and dtype does.
-            x = h if h.dtype == x.dtype else x.new_empty(()).expand(x.shape)
+            x = h if h.dtype == x.dtype and h.shape == x.shape else x.new_empty(()).expand(x.shape)
         ctx.save_for_backward(x, *others, h)
         ctx.engine, ctx.options = engine, arguments[_INPUTS:-1]
         return outputs
@@ -200,14 +203,13 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     return inner, flat
 
 
-def _order_in_memory(x: Tensor, single_step: bool) -> list[int] | None:
-    """The order of a step's dimensions in which a permuted ``x``, channels-last for example, is contiguous.
+def _order_in_memory(x: Tensor, first: int) -> list[int] | None:
+    """The order of the dimensions from ``first`` on in which a permuted ``x``, channels-last for example, is contiguous.
 
-    None if ``x`` is contiguous as it is, or in no order with time outermost.
+    None if ``x`` is contiguous as it is, or in no such order.
     """
     if x.is_contiguous():
         return None
-    first = 0 if single_step else 1
     order = sorted(range(x.dim() - first), key=lambda i: -x.stride(i + first))
     return order if x.permute(*range(first), *(i + first for i in order)).is_contiguous() else None
 
@@ -239,7 +241,11 @@ def run(
     """
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
-    order, first = _order_in_memory(x, single_step), 0 if single_step else 1
+    time, steps = 0 if single_step else 1, 0
+    if time and (step := held(x)) is not None:
+        x, steps = step, len(x)
+    first = 0 if steps else time
+    order = _order_in_memory(x, first)
     if order is not None:
         x, state = _permute(x, order, first), State(*(_permute(value, order, 0) for value in state))
         numbers = [
@@ -257,6 +263,7 @@ def run(
         *flat,
         inner,
         single_step,
+        steps,
         dynamics.charge,
         dynamics.reset,
         dynamics.synapse,
@@ -279,5 +286,5 @@ def run(
     if order is None:
         return spikes, h, last
     back = sorted(range(len(order)), key=lambda i: order[i])
-    h = _permute(h, back, first) if membrane else h
-    return _permute(spikes, back, first), h, State(*(_permute(value, back, 0) for value in last))
+    h = _permute(h, back, time) if membrane else h
+    return _permute(spikes, back, time), h, State(*(_permute(value, back, 0) for value in last))

@@ -130,7 +130,7 @@ def test_steps_that_go_through_the_network_together(at_once, shape, width, block
     snn_lnm.swap(net)
     monkeypatch.setattr(F, "linear", spy)
     with torch.no_grad():
-        assert len(snn_lnm.fuse_time(net, at_once=at_once)(torch.zeros(1).expand(shape))) == shape[0]
+        assert len(snn_lnm.fuse_time(net, at_once=at_once)(torch.zeros(shape))) == shape[0]
     assert seen == blocks
 
 

@@ -64,7 +64,7 @@ struct Backward {
     const int64_t vectors = currents.size() / plan.steps;
     Vec<T> state[kTile / L];
     for (int64_t t = 0; t < plan.steps; ++t) {
-      const Input<T> x_row = x.from(t * plan.neurons + base);
+      const Input<T> x_row = x.from(plan.input_row(t) + base);
       for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
         if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(states_from(current, base) + j * L, n) : Vec<T>{};
         currents[t * vectors + j] = synapse(x_row.template load<Vec<T>>(j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
@@ -108,7 +108,7 @@ struct Backward {
     std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
     std::vector<double> wide(sums.size() * kSums * L);
     std::vector<V> currents(with_currents ? plan.steps * vectors : 0);
-    V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L];
+    V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L], d_held[kTile / L];
     alignas(kVectorBytes) T d_x_buffer[kTile];
     // The membrane as the forward pass had it, or as close as it was kept.
     const auto kept = [&](const Input<T>& row, int64_t j, auto n, const Numbers<V>& number) LNM_INLINE {
@@ -127,7 +127,7 @@ struct Backward {
         membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);
         d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
-        d_next[j] = V{};
+        d_next[j] = d_held[j] = V{};
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
@@ -139,7 +139,8 @@ struct Backward {
         const bool ends = !plain && t + 1 == plan.steps && d.state_is_membrane();
         const T* d_last_row = ends && d_last_v ? d_last_v + base : nullptr;
         const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
-        const Output<T> d_x_row = d_x.row(row, d_x_buffer).as(USUAL.storage);
+        const bool writes = !plan.holds || t == 0;  // else the gradients of all steps are one sum
+        const Output<T> d_x_row = d_x.row(plan.input_row(t) + base, d_x_buffer).as(USUAL.storage);
         const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
         Sums<V> row_sum{};
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
@@ -165,9 +166,10 @@ struct Backward {
             V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current_row + j * L, n);
             d_c = synapse_backward(c, earlier, d_c, d_synaptic[j], number, d, sum);
           }
-          d_x_row.store(j * L, d_c, n);
+          if (plan.holds) d_c = d_held[j] += d_c;
+          if (writes) d_x_row.store(j * L, d_c, n);
         });
-        d_x.finish(row, width, d_x_buffer);
+        if (writes) d_x.finish(plan.input_row(t) + base, width, d_x_buffer);
         if (UNIFORM) sums[0].add(row_sum, d);
         if (++rows % kRows<UNIFORM> == 0) widen(sums, wide);
       }

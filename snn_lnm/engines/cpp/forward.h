@@ -66,8 +66,8 @@ struct Forward {
       });
       for (int64_t t = 0; t < plan.steps; ++t) {
         const int64_t row = t * plan.neurons + base;
-        const Input<T> x_row = x.from(row).as(USUAL.storage);
-        const Input<T> next_row = x_row.from(std::min(plan.ahead(), plan.steps - 1 - t) * plan.neurons);
+        const Input<T> x_row = x.from(plan.input_row(t) + base).as(USUAL.storage);
+        const Input<T> next_row = x_row.from(plan.input_row(std::min(plan.ahead(), plan.steps - 1 - t)));
         const Output<T> spikes_row = spikes.row(row, spikes_buffer).as(USUAL.storage);
         const Output<T> h_row = h ? h.row(row, h_buffer).as(plain ? 0 : -1) : h;
         T* last_row = t + 1 == plan.steps && last_v ? last_v + base : nullptr;

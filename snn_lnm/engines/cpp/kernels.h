@@ -28,11 +28,12 @@ constexpr int kSums = kMaxDegree + 5;               // θ_0..θ_8, threshold, v_
 struct Plan {
   int64_t steps, neurons, inner, groups;
   bool uniform;                           // every tile lies within one group
+  bool holds;                             // the input is one step, the same at each
   int64_t width, span, per_span;          // of a tile; what tiles do not straddle, and how many it takes
   int64_t period, repeats, tiles, chunks, local_groups;
 
-  Plan(int64_t steps, int64_t neurons, int64_t inner, int64_t groups)
-      : steps(steps), neurons(neurons), inner(inner), groups(groups), uniform(groups == 1 || inner >= kMixedTile) {
+  Plan(int64_t steps, int64_t neurons, int64_t inner, int64_t groups, bool holds)
+      : steps(steps), neurons(neurons), inner(inner), groups(groups), uniform(groups == 1 || inner >= kMixedTile), holds(holds) {
     const auto cut = [](int64_t whole, int64_t part) { return (whole + part - 1) / std::max<int64_t>(1, part); };
     width = uniform ? kTile : kMixedTile;
     // One set of parameters repeats with any period: take a tile, the last of which may be shorter.
@@ -45,6 +46,7 @@ struct Plan {
     chunks = std::clamp<int64_t>(cut(64, tiles), 1, std::max<int64_t>(1, repeats));
     local_groups = uniform ? 1 : std::min(groups, (std::min(width, period) - 1) / std::max<int64_t>(1, inner) + 2);
   }
+  int64_t input_row(int64_t t) const { return holds ? 0 : t * neurons; }
   int64_t items() const { return tiles * chunks; }
   int64_t ahead() const { return std::max<int64_t>(1, 512 / width); }  // rows, for prefetching
   int64_t grain() const { return std::max<int64_t>(1, 32768 * items() / (steps * neurons + 1)); }
@@ -139,9 +141,9 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
   return d;
 }
 
-inline bool streams(const Plan& p, const void* target, int64_t bytes) {
+inline bool streams(const Plan& p, int64_t size, const void* target, int64_t bytes) {
   const int64_t lanes = kVectorBytes / bytes;
-  return p.steps * p.neurons * bytes > kStreamBytes && p.neurons % lanes == 0 && p.span % lanes == 0 &&
+  return size * bytes > kStreamBytes && p.neurons % lanes == 0 && p.span % lanes == 0 &&
          p.width % lanes == 0 && reinterpret_cast<uintptr_t>(target) % kVectorBytes == 0;
 }
 

@@ -29,7 +29,7 @@ struct Law {
   Plan plan;
 
   Law(const Tensor& x, const Tensor& coefficients, const Tensor& threshold, const Tensor& v_reset,
-      const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, std::string_view charge,
+      const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, int64_t held, std::string_view charge,
       std::string_view reset, std::string_view synapse, int64_t surrogate, at::ArrayRef<double> surrogate_parameters,
       at::ArrayRef<double> domain, std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth)
       : coefficients(coefficients.contiguous()),
@@ -38,7 +38,8 @@ struct Law {
         gain(gain.contiguous()),
         alpha(alpha ? Maybe(alpha->contiguous()) : alpha),
         dynamics{},
-        plan(single_step ? 1 : x.size(0), x.numel() / std::max<int64_t>(1, single_step ? 1 : x.size(0)), inner, groups()) {
+        plan(held ? held : single_step ? 1 : x.size(0), x.numel() / std::max<int64_t>(1, single_step || held ? 1 : x.size(0)),
+             inner, groups(), held) {
     dynamics.charge = charge == "drift" ? Charge::drift : charge == "map" ? Charge::map : Charge::residual;
     dynamics.gain_divides = gain_divides;
     dynamics.reset = reset == "hard"        ? Reset::hard
@@ -46,6 +47,7 @@ struct Law {
                      : reset == "none"      ? Reset::none
                      : reset == "hard_next" ? Reset::hard_next
                                             : Reset::soft_next;
+    TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), "an input is one step or held for ", held, ", not both.");
     TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), "no surrogate ", surrogate, ".");
     TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
     TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
@@ -67,6 +69,13 @@ struct Law {
     dynamics.smooth = smooth;
     check_sizes(inner);
     check_finite();
+  }
+
+  // Of spikes and membranes.
+  std::vector<int64_t> sizes(const Tensor& x) const {
+    std::vector<int64_t> all(x.sizes().begin(), x.sizes().end());
+    if (plan.holds) all.insert(all.begin(), plan.steps);
+    return all;
   }
 
   // What would read or write beyond a tensor. Python says it in better words; the operators can be called without it.
@@ -128,7 +137,7 @@ template <class T>
 Output<T> output(const Plan& plan, const Tensor& t) {
   if (t.numel() == 0) return {};
   const Storage kept = storage(t.scalar_type());
-  return {static_cast<char*>(t.mutable_data_ptr()), kept, streams(plan, t.const_data_ptr(), t.element_size())};
+  return {static_cast<char*>(t.mutable_data_ptr()), kept, streams(plan, t.numel(), t.const_data_ptr(), t.element_size())};
 }
 
 at::ScalarType arithmetic(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
@@ -169,21 +178,22 @@ Maybe states(const Maybe& t) { return t && is_expanded_zero(*t) ? Maybe() : cont
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
     const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
-    const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step,
+    const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
     std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
     at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
     bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth,
     std::optional<at::ScalarType> membrane) {
   const Tensor x = x_any.contiguous();
   const Maybe v_start = states(v), c_start = states(current);
-  Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
+  Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, held, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   check_states(law.plan, v, current, alpha);
   check_membrane_type(x, membrane.value_or(arithmetic(x)));
   const auto state = x.options().dtype(arithmetic(x));
   const bool membrane_is_last = membrane == arithmetic(x) && single_step && law.dynamics.state_is_membrane();
-  Tensor spikes = allocate(x.sizes(), x.options());
-  Tensor h = membrane ? allocate(x.sizes(), x.options().dtype(*membrane)) : at::empty({0}, state);
+  const std::vector<int64_t> sizes = law.sizes(x);
+  Tensor spikes = allocate(sizes, x.options());
+  Tensor h = membrane ? allocate(sizes, x.options().dtype(*membrane)) : at::empty({0}, state);
   Tensor last_v = membrane_is_last ? at::empty({0}, state) : at::empty(v.sizes(), state);
   Tensor last_current = alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
   dispatch(x.scalar_type(), [&](auto t) {
@@ -226,13 +236,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     const Maybe& d_spikes_any, const Maybe& d_h_any, const Maybe& d_last_v_any, const Maybe& d_last_current_any,
     const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& h_any, const Tensor& coefficients,
     const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
-    bool single_step, std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
-    at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
+    bool single_step, int64_t held, std::string_view charge, std::string_view reset, std::string_view synapse,
+    int64_t surrogate, at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain,
+    std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
     std::array<bool, 5> need) {
   const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
               d_last_current = contiguous(d_last_current_any), v_start = states(v), c_start = states(current);
-  Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, charge, reset, synapse, surrogate,
+  Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, held, charge, reset, synapse, surrogate,
           surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
   need[4] = need[4] && alpha;
   const bool need_parameters = std::any_of(need.begin(), need.end(), std::identity{});
@@ -240,9 +250,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   const Tensor x = need_currents ? x_any.contiguous() : x_any;
   check_states(law.plan, v, current, alpha);
   check_membrane_type(x_any, h_any.scalar_type());
-  TORCH_CHECK_VALUE(h_any.numel() == x_any.numel(), "h has ", h_any.numel(), " values, the input ", x_any.numel(), ".");
-  check_gradient(d_spikes, x_any.scalar_type(), x_any.numel());
-  check_gradient(d_h, arithmetic(x_any), x_any.numel());
+  const int64_t outputs = law.plan.steps * law.plan.neurons;
+  TORCH_CHECK_VALUE(h_any.numel() == outputs, "h has ", h_any.numel(), " values, the spikes ", outputs, ".");
+  check_gradient(d_spikes, x_any.scalar_type(), outputs);
+  check_gradient(d_h, arithmetic(x_any), outputs);
   check_gradient(d_last_v, arithmetic(x_any), law.plan.neurons);
   check_gradient(d_last_current, arithmetic(x_any), law.plan.neurons);
   const Tensor h = h_any.contiguous();

@@ -149,6 +149,7 @@ class Law(NamedTuple):
     alpha: Tensor | None
     inner: int
     single_step: bool
+    held: int
     charge: str
     reset: str
     synapse: str
@@ -178,6 +179,10 @@ class Law(NamedTuple):
     @property
     def groups(self) -> int:
         return max(t.numel() // (self.degree + 1 if k == 0 else 1) for k, t in enumerate(self.numbers))
+
+    def outputs(self, x: Tensor) -> torch.Size:
+        """The shape of spikes and membranes."""
+        return torch.Size([self.held, *x.shape]) if self.held else x.shape
 
     def plan(self, x: Tensor) -> Plan:
         steps = 1 if self.single_step else x.shape[0]
@@ -267,7 +272,7 @@ def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> Outputs
 
 def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Outputs, Launch]:
     law, membrane = Law(*rest[:-1]), rest[-1]
-    x = x.contiguous()
+    x = x.expand(law.outputs(x)).contiguous()
     nothing = v.new_empty(0)
     spikes, h = torch.empty_like(x), None if membrane is None else x.new_empty(x.shape, dtype=membrane)
     membrane_is_last = membrane == v.dtype and law.single_step and law.reset not in ("hard", "soft")
@@ -298,6 +303,7 @@ def prepare_backward(
     *rest: Any,
 ) -> tuple[Callable[[], Outputs], Launch]:
     law, need_state, needs = Law(*rest[:-2]), rest[-2], rest[-1]
+    x = x.expand(law.outputs(x))
     geometry, synapse = law.plan(x), law.alpha is not None
     # One sum for each coefficient and each of the other four numbers; -1 where nobody wants it.
     wanted = [*[needs[0]] * (law.degree + 1), *needs[1:4], needs[4] and synapse]
@@ -316,7 +322,8 @@ def prepare_backward(
 
     def finish() -> Outputs:
         nothing = v.new_empty(0)
-        given = tuple(nothing.clone() if value is None else value for value in (d_x, d_v, d_current))
+        d_input = d_x.sum(0) if law.held else d_x
+        given = tuple(nothing.clone() if value is None else value for value in (d_input, d_v, d_current))
         if partial is None:
             return (*given, *(nothing.clone() for _ in needs))
         sums = partial.view(geometry.chunks, law.groups, -1, partial.shape[-1]).sum((0, 2))
