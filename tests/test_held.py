@@ -1,0 +1,127 @@
+"""An input that is the same at every step (`x.expand`): the bits and gradients of the sequence it stands for."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optional import HAS_TRITON, NO_TRITON
+from torch.autograd import forward_ad
+
+from snn_lnm import LNM, Memory, functional
+from snn_lnm.engines import cpp
+from snn_lnm.engines.held import held, hold
+from snn_lnm.parameters import Parameters, State
+from snn_lnm.testing import identical, problems
+
+T = 5
+TRITON = pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))
+SHAPES = st.sampled_from([(1, 1), (3, 17), (2, 3, 5), (2, 1100), (2, 2, 16, 16)])
+FEW = settings(max_examples=max(1, settings.default.max_examples // 3))
+
+
+def sequence_of(x):
+    """``x`` at every step, in memory of its own."""
+    return torch.stack([x] * T)
+
+
+def run(problem, x, backend, memory):
+    """Outputs, and the gradients of the start, of all numbers, and of ``x``."""
+    leaf = x if x.is_leaf else getattr(x, "_snn_lnm_held")  # noqa: B009 - pyright
+    starts, numbers = ([None if v is None else v.clone().requires_grad_() for v in part] for part in problem[1:3])
+    words = {"membrane": memory == Memory(), "memory": memory, "backend": backend}
+    out = functional.run(x, State(*starts), Parameters(*numbers), problem.dynamics, **words)
+    found = [out.spikes, out.membrane, *(value for value in out.state if value is not None)]
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(value.shape, generator=generator, dtype=value.dtype) for value in found]
+    loss = sum((value * weight).sum() for value, weight in zip(found, weights, strict=True))
+    leaves = [v for v in (*starts, *numbers) if v is not None]
+    *others, d_x = torch.autograd.grad(loss, [*leaves, leaf], allow_unused=True)
+    return found, others, d_x
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp", TRITON])
+@FEW
+@given(
+    problem=problems(shapes=SHAPES, max_degree=3),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
+    memory=st.sampled_from([Memory(), Memory(recompute=2)]),
+)
+def test_bits_and_gradients(backend, problem, dtype, memory):
+    def cast(kind, values):
+        return kind(*(None if value is None else value.to(dtype) for value in values))
+
+    problem = problem._replace(state=cast(State, problem.state), parameters=cast(Parameters, problem.parameters))
+    x = problem.x[0].to(dtype)
+    ours, our_grads, our_d_x = run(problem, hold(x.clone().requires_grad_(), T), backend, memory)
+    theirs, their_grads, d_steps = run(problem, sequence_of(x).requires_grad_(), backend, memory)
+    assert all(map(identical, ours, theirs))
+    assert all(a is b is None or identical(a, b) for a, b in zip(our_grads, their_grads, strict=True))
+    d_x = d_steps.sum(0)
+    if backend == "cpp" and memory == Memory():  # added up on the way back in time
+        d_x = torch.zeros_like(x)
+        for d_step in d_steps.flip(0):
+            d_x += d_step
+    if memory == Memory():
+        assert identical(our_d_x, d_x)
+    elif d_x.isfinite().all():
+        torch.testing.assert_close(our_d_x, d_x, rtol=1e-4, atol=float(d_steps.abs().sum()) * torch.finfo(dtype).eps)
+
+
+@FEW
+@given(data=st.data())
+def test_half_precision_and_other_orders_in_memory(data):
+    """Gradients of halves are rounded once, after the sum."""
+    dtype, shape = data.draw(st.sampled_from([torch.bfloat16, torch.float16])), (3, 4, 6, 6)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))).to(dtype)
+    if data.draw(st.booleans()):
+        x = x.to(memory_format=torch.channels_last)
+    layer = LNM.lif(torch.linspace(0.5, 0.9, 4), degree=3, backend="cpp")
+    one, wide = x.clone().requires_grad_(), x.float().requires_grad_()
+    spikes, _ = layer(hold(one, T))
+    expected, _ = layer(hold(wide, T))
+    assert spikes.dtype == dtype and torch.equal(spikes.float(), expected) and expected.any()
+    assert spikes[0].stride() == x.stride()
+    torch.autograd.backward([spikes.float().sum(), expected.sum()])
+    assert torch.equal(one.grad, wide.grad.to(dtype))
+
+
+def test_an_input_without_gradient_needs_no_mark():
+    image, layer = torch.randn(3, 4), LNM(degree=3, backend="cpp")
+    cpp.empty_cache()
+    before = cpp.memory()[0]
+    spikes, _, h = layer(image.expand(100_000, 3, 4), return_membrane=True)
+    assert cpp.memory()[0] - before == spikes.nbytes + h.nbytes  # and no copy of the input
+    assert torch.equal(spikes, layer(image.repeat(100_000, 1, 1))[0]) and spikes.any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+def test_every_step_of_a_leaf_has_its_own_gradient(backend):
+    leaf = torch.randn(3, 4).expand(T, 3, 4).requires_grad_()
+    assert held(leaf) is None
+    layer, weight = LNM(degree=3, backend=backend), torch.rand(T, 1, 1)
+    (d_x,) = torch.autograd.grad((layer(leaf)[0] * weight).sum(), leaf)
+    (expected,) = torch.autograd.grad((layer(own := leaf.detach().clone().requires_grad_())[0] * weight).sum(), own)
+    assert torch.equal(d_x, expected) and not torch.equal(d_x[0], d_x[1])
+
+
+def test_what_may_differ_from_step_to_step_is_not_held():
+    image = torch.randn(3, 4)
+    assert held(image.expand(T, 3, 4)).data_ptr() == image.data_ptr()
+    for other in (image.expand(1, 3, 4), image.repeat(T, 1, 1), torch.ones(()), image.expand(T, 3, 4).to_sparse()):
+        assert held(other) is None
+    with forward_ad.dual_level():
+        assert held(forward_ad.make_dual(image.expand(T, 3, 4), torch.randn(T, 3, 4))) is None
+    asked = []
+    torch.func.grad(lambda x: asked.append(held(x)) or x.sum())(image.expand(T, 3, 4))
+    assert asked == [None]
+
+
+@pytest.mark.parametrize("held_for, single_step", [(-1, False), (3, True)])
+def test_the_operator_refuses_what_makes_no_sense(held_for, single_step):
+    cpp.load()
+    numbers = (torch.tensor([0.0, 0.9]), *map(torch.tensor, (1.0, 0.0, 1.0)), None)
+    options = ("map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False, None)
+    with pytest.raises(ValueError, match="held"):
+        torch.ops.snn_lnm.forward.cpp(
+            torch.ones(2, 3), torch.zeros(2, 3), None, *numbers, 1, single_step, held_for, *options
+        )
