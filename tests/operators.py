@@ -9,7 +9,7 @@ OPTIONS = ("map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, F
 
 
 def check_operators(engine, device):
-    """Schema, fake tensors, registration and dispatch, with a synapse and without, for a sequence and for a step that is held."""
+    """Schema, fake tensors, registration and dispatch; with a synapse and without, for sequences and a held step."""
     generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape):

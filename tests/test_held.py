@@ -13,9 +13,11 @@ from snn_lnm.engines.held import held, hold
 from snn_lnm.parameters import Parameters, State
 from snn_lnm.testing import identical, problems
 
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
 T = 5
 TRITON = pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))
-SHAPES = st.sampled_from([(1, 1), (3, 17), (2, 3, 5), (2, 1100), (2, 2, 16, 16)])
+SMALL = [(1, 1), (3, 17), (2, 3, 5)]
+SHAPES = {"reference": SMALL, "cpp": [*SMALL, (2, 1100), (2, 2, 16, 16)], "triton": [*SMALL, (1, 257)]}
 FEW = settings(max_examples=max(1, settings.default.max_examples // 3))
 
 
@@ -42,11 +44,13 @@ def run(problem, x, backend, memory):
 @pytest.mark.parametrize("backend", ["reference", "cpp", TRITON])
 @FEW
 @given(
-    problem=problems(shapes=SHAPES, max_degree=3),
+    data=st.data(),
     dtype=st.sampled_from([torch.float64, torch.float32]),
     memory=st.sampled_from([Memory(), Memory(recompute=2)]),
 )
-def test_bits_and_gradients(backend, problem, dtype, memory):
+def test_bits_and_gradients(backend, data, dtype, memory):
+    problem = data.draw(problems(shapes=st.sampled_from(SHAPES[backend]), max_degree=3, max_steps=1))
+
     def cast(kind, values):
         return kind(*(None if value is None else value.to(dtype) for value in values))
 
@@ -104,13 +108,14 @@ def test_every_step_of_a_leaf_has_its_own_gradient(backend):
     assert torch.equal(d_x, expected) and not torch.equal(d_x[0], d_x[1])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
 def test_what_may_differ_from_step_to_step_is_not_held():
     image = torch.randn(3, 4)
     assert held(image.expand(T, 3, 4)).data_ptr() == image.data_ptr()
     for other in (image.expand(1, 3, 4), image.repeat(T, 1, 1), torch.ones(()), image.expand(T, 3, 4).to_sparse()):
         assert held(other) is None
-    with forward_ad.dual_level():
-        assert held(forward_ad.make_dual(image.expand(T, 3, 4), torch.randn(T, 3, 4))) is None
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="single memory location"):
+        forward_ad.make_dual(image.expand(T, 3, 4), torch.randn(T, 3, 4))  # so no tangent differs from step to step
     asked = []
     torch.func.grad(lambda x: asked.append(held(x)) or x.sum())(image.expand(T, 3, 4))
     assert asked == [None]

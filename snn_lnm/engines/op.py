@@ -204,7 +204,7 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
 
 
 def _order_in_memory(x: Tensor, first: int) -> list[int] | None:
-    """The order of the dimensions from ``first`` on in which a permuted ``x``, channels-last for example, is contiguous.
+    """The order of the dimensions from ``first`` on in which a permuted ``x``, say channels-last, is contiguous.
 
     None if ``x`` is contiguous as it is, or in no such order.
     """

@@ -1,0 +1,134 @@
+"""An input that is the same at every step: what does not depend on time runs once, and nothing else changes."""
+
+import pytest
+import snntorch as snn
+import torch
+from fuse_nets import FRAMEWORKS, cases, fresh, fused, gradients, loop, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snntorch import utils
+from test_fuse_layers import compare
+from torch import nn
+from torch.nn import functional as F
+
+import snn_lnm
+
+T, B = 7, 3
+
+
+def ways(model):
+    return {row.path: row.runs for row in model.report.rows}
+
+
+def leaky(**words):
+    return snn.Leaky(beta=0.5, init_hidden=True, **words)
+
+
+def state_tensors(state):
+    return [value for part in state or () if part is not None for value in part]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_networks_whose_arithmetic_is_exact(framework, data):
+    swapped = data.draw(st.booleans())
+    case = data.draw(cases(framework, swapped, longest=2 if framework == "norse" else 5))
+    x, at_once = case.x[:1].expand(case.x.shape), data.draw(st.sampled_from(["auto", "all", 1, 2]))
+    native, ours = fresh(case), fresh(case)
+    model = snn_lnm.fuse_time(ours, at_once=at_once, exact=data.draw(st.booleans()))
+    (expected, expected_state), (got, state) = loop(native, x), fused(model, x)
+    assert all(map(torch.equal, expected, got))
+    assert all(map(torch.equal, state_tensors(expected_state), state_tensors(state)))
+    wanted = (gradients(out, case, [*net.parameters()]) for out, net in ((expected, native), (got, ours)))
+    assert all(map(same, *wanted))
+    assert len(x) == 1 or ways(model)["0"] == "once"
+
+
+@pytest.mark.parametrize("at_once", ["auto", "all", 2])
+def test_layers_before_the_first_neuron_are_called_once(at_once, monkeypatch):
+    seen, linear = [], F.linear
+
+    def spy(x, *parameters):
+        seen.append(len(x))
+        return linear(x, *parameters)
+
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), leaky(), nn.Linear(8, 2), leaky(output=True))
+    snn_lnm.swap(net)
+    monkeypatch.setattr(F, "linear", spy)
+    model = snn_lnm.fuse_time(net, at_once=at_once)
+    model((3 * torch.rand(B, 5)).expand(T, B, 5))
+    assert seen[0] == B and sum(seen[1:]) == B * T
+    assert [*ways(model).values()] == ["once", "once", "fused over T", "folded", "fused over T"]
+    model(torch.rand(T, B, 5))
+    assert ways(model)["0"] == "folded"  # the report is of the last run
+
+
+class Mixed(nn.Module):
+    """Uses its input before and after a neuron, in functions and in layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.lif, self.fc = nn.Conv2d(1, 2, 3), snn.Leaky(beta=0.5), nn.Linear(2 * 2 * 2, 4)
+
+    def forward(self, x, mem):
+        features = F.max_pool2d(F.relu(self.conv(x)), 2)
+        spk, mem = self.lif(features, mem)
+        out = self.fc((spk + features).view(x.size(0), -1))
+        return {"out": (out, mem), "features": features, "batch": x.shape[0], "weight": self.fc.weight}
+
+
+@pytest.mark.parametrize("at_once", ["all", 3])
+def test_what_a_step_returns_comes_over_time(at_once):
+    net, x, mem = Mixed(), (3 * torch.rand(B, 1, 6, 6)).expand(T, B, 1, 6, 6), torch.zeros(B, 2, 2, 2)
+    snn_lnm.swap(net)
+    got = snn_lnm.fuse_time(net, exact=True, at_once=at_once)(x, mem)
+    steps, m = [], mem
+    for x_t in x:
+        steps.append(net(x_t, m))
+        m = steps[-1]["out"][1]
+    assert torch.equal(got["out"][0], torch.stack([s["out"][0] for s in steps]))
+    assert torch.equal(got["out"][1], torch.stack([s["out"][1] for s in steps]))
+    assert torch.equal(got["features"], torch.stack([s["features"] for s in steps])) and got["features"].any()
+    got["features"].add_(1)  # in memory of its own
+    assert got["batch"] == B and got["weight"] is net.fc.weight
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+@pytest.mark.parametrize(
+    "first", [nn.Dropout(0.5), nn.BatchNorm1d(5), Noise(), leaky()], ids=lambda m: type(m).__name__
+)
+def test_what_depends_on_time_runs_at_every_step(first):
+    """Chance, the statistics of a step, and memories."""
+    net = nn.Sequential(first, nn.Linear(5, 6), leaky())
+    compare(net, (3 * torch.rand(B, 5)).expand(T, B, 5))
+    compare(net, torch.rand(B, 5).expand(T, B, 5), swap=False)
+
+
+def test_a_gradient_that_is_asked_for_at_every_step():
+    net = nn.Sequential(nn.Linear(5, 6), leaky(output=True))
+    snn_lnm.swap(net)
+    model, found = snn_lnm.fuse_time(net, exact=True), []
+    for x in (torch.rand(B, 5).expand(T, B, 5), torch.rand(B, 5).expand(T, B, 5).clone()):
+        x = x.detach().requires_grad_()
+        utils.reset(model)
+        (grad,) = torch.autograd.grad((model(x)[1] * torch.arange(T).view(T, 1, 1)).sum(), x)
+        found.append(grad)
+    assert not torch.equal(found[0][0], found[0][1])
+
+
+def test_an_encoder_before_the_network_learns():
+    """`encoder(image).expand(T, ...)`: a gradient flows to what is expanded."""
+    torch.manual_seed(0)
+    encoder, net = nn.Linear(5, 5), nn.Sequential(nn.Linear(5, 6), leaky(output=True))
+    snn_lnm.swap(net)
+    image, found = 3 * torch.rand(B, 5), []
+    for run in (snn_lnm.fuse_time(net, exact=True), lambda x: (None, torch.stack([net(x_t)[1] for x_t in x]))):
+        utils.reset(net)
+        membranes = run(encoder(image).expand(T, B, 5))[1]
+        found.append(torch.autograd.grad(membranes.sum(), [*encoder.parameters()]))
+    torch.testing.assert_close(*found)
