@@ -15,6 +15,9 @@ HALVES = "tests/test_engines.py::test_halves_are_float32_rounded_at_the_end"
 START = "tests/test_engines.py::test_one_number_under_every_index_is_a_state_like_any_other"
 START_ROW = "tests/test_engines.py::test_states_that_are_views"
 POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
+HELD, NO_MARK = (
+    f"tests/test_held.py::test_{name}" for name in ("bits_and_gradients", "an_input_without_gradient_needs_no_mark")
+)
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -35,6 +38,26 @@ def pool(why: str, old: str, new: str) -> Mutant:
 
 
 MUTANTS = [
+    # ---- an input that is held
+    kernels("a held input moves on", "return holds ? 0 : t * neurons;", "return t * neurons;", HELD),
+    kernels(
+        "its gradient is the first step's", "d_c = d_held[j] += d_c;", "d_held[j] += d_c;", HELD, file="backward.h"
+    ),
+    kernels(
+        "each repeat goes on with the last one's sum",
+        "d_next[j] = d_held[j] = V{};",
+        "d_next[j] = V{};",
+        HELD,
+        file="backward.h",
+    ),
+    kernels(
+        "every step writes the sum so far",
+        "!plan.holds || t == 0;",
+        "!plan.holds || t == plan.steps - 1;",
+        HELD,
+        file="backward.h",
+    ),
+    ops("sizes of one step", "if (plan.holds) all.insert(", "if (false) all.insert(", HELD),
     # ---- law.h, forward
     law("> is >=", "d.fire_at_threshold ? u >= 0 : u > 0", "u >= 0"),
     law(

@@ -11,6 +11,8 @@ WATCHED = f"{LAYERS}a_pooling_layer_that_is_watched_or_patched_is_called"
 POOL = "tests/test_max_pool.py::test_"
 POOL_REST, POOL_MODES = f"{POOL}the_rest_is_pytorch_s", f"{POOL}transformations_get_operators_that_they_know"
 POOL_BITS, POOL_SECOND = f"{POOL}outputs_and_gradients_have_pytorch_s_bits", f"{POOL}second_derivatives_are_pytorch_s"
+HELD = "tests/fuse/test_fuse_held.py::test_"
+ONCE, OVER_TIME = f"{HELD}layers_before_the_first_neuron_are_called_once", f"{HELD}what_a_step_returns_comes_over_time"
 BLOCKS = f"{MODELS}steps_that_go_through_the_network_together"
 
 
@@ -22,8 +24,76 @@ def pool(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, "snn_lnm/engines/max_pool.py", old, new, tests)
 
 
+def once(why: str, old: str, new: str, *tests: str, file: str = "held.py") -> Mutant:
+    return Mutant(why, f"snn_lnm/engines/{file}", old, new, tests)
+
+
 MUTANTS = [
+    # ---- engines/held.py, and what op.py makes of it
+    once(
+        "a leaf's gradient is lost",
+        "    if x.requires_grad:\n        return getattr",
+        "    if False:\n        return getattr",
+        "tests/test_held.py::test_every_step_of_a_leaf_has_its_own_gradient",
+    ),
+    once(
+        "any sequence is held",
+        " or x.stride(0) != 0:",
+        ":",
+        "tests/test_held.py::test_what_may_differ_from_step_to_step_is_not_held",
+    ),
+    once(
+        "a held input is written out",
+        "if time and (step := held(x)) is not None:",
+        "if False:",
+        "tests/test_held.py::test_an_input_without_gradient_needs_no_mark",
+        file="op.py",
+    ),
+    once(
+        "outputs come back as one step's",
+        "return _permute(spikes, back, time), h,",
+        "return _permute(spikes, back, first), h,",
+        "tests/test_held.py::test_half_precision_and_other_orders_in_memory",
+        file="op.py",
+    ),
     # ---- fuse/runner.py
+    mutant("runner.py", "an unchanging input is not noticed", "if (step := held(x)) is not None:", "if False:", ONCE),
+    mutant(
+        "runner.py",
+        "each block computes again what does not change",
+        'and (node.op == "get_attr" or self.same.keys() & node.all_input_nodes):',
+        "and False:",
+        ONCE,
+        OVER_TIME,
+    ),
+    mutant(
+        "runner.py",
+        "a value that does not change is returned for one step",
+        'if source not in self.same or source.op == "get_attr":',
+        "if True:",
+        OVER_TIME,
+    ),
+    mutant(
+        "runner.py",
+        "an attribute is returned over time",
+        'if source not in self.same or source.op == "get_attr":',
+        "if source not in self.same:",
+        OVER_TIME,
+    ),
+    mutant(
+        "runner.py",
+        "exact=True repeats what runs once",
+        "    if seen.same:\n",
+        "    if seen.same and not exact:\n",
+        f"{HELD}networks_whose_arithmetic_is_exact",
+    ),
+    mutant(
+        "runner.py",
+        "layers that draw run once",
+        "    if reason := folding.reason_to_step(kind, module, seen.dims):",
+        "    if not seen.same and (reason := folding.reason_to_step(kind, module, seen.dims)):",
+        f"{HELD}what_depends_on_time_runs_at_every_step",
+    ),
     mutant("runner.py", "each block starts from the first states", "if node in self.states:", "if False:", EXPLICIT),
     mutant(
         "runner.py",

@@ -22,7 +22,10 @@ def launcher(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/__init__.py", old, new, tests or (BITS,))
 
 
+HELD = "tests/test_held.py::test_bits_and_gradients"
+
 MUTANTS = [
+    launcher("a held input's gradient is the last step's", "d_x.sum(0) if law.held", "d_x[-1] if law.held", HELD),
     law(
         "a NaN membrane has a finite gradient",
         "~((w < v) | (w > v))",
