@@ -144,7 +144,7 @@ def main() -> None:
     print(machine())
     rows = []
     print(
-        f"{'network':<8} {'T':>4} {'contestant':<22} {'forward':>8} {'backward':>8} {'step':>8} {'min':>8} {'max':>8}"
+        f"{'network':<12} {'T':>4} {'contestant':<22} {'forward':>8} {'backward':>8} {'step':>8} {'min':>8} {'max':>8}"
         f" ms {'peak MB':>8}  relative to fused: forward, backward, step"
     )
     for name in options.networks:
@@ -154,7 +154,7 @@ def main() -> None:
                 compiled = "compiled" in contestant
                 peak = float("nan") if compiled else peak_megabytes(name, steps, contestant, options.threads)
                 line = row(found["fused"], result, peak) + f", first call {result.first:.0f} s" * compiled
-                print(f"{name:<8} {steps:>4} {contestant:<22} {line}", flush=True)
+                print(f"{name:<12} {steps:>4} {contestant:<22} {line}", flush=True)
                 for passes in zip(result.forward, result.backward, result.step, strict=True):
                     rows.append((machine(), name, steps, contestant, *passes, peak, result.first))
     options.out.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import snntorch as snn
@@ -32,6 +32,7 @@ class Network:
     """A per-step model and the shape of one step of its input.
 
     Attributes:
+        one_image: the input is the same at every step, as in snnTorch's tutorials 5 and 6, not a sequence.
         build: makes the model; built anew for each contestant, as snnTorch never resets a copy.
         other_model: a contestant that is another framework's model of the same shape, with spikes of its own; it takes
             whether to compile.
@@ -42,6 +43,7 @@ class Network:
     shape: tuple[int, ...]
     scale: float
     other_model: tuple[str, Callable[[bool], Run]] | None = None
+    one_image: bool = False
 
     def model(self) -> nn.Module:
         """The model, with the same weights at every call."""
@@ -50,7 +52,8 @@ class Network:
 
     def inputs(self, steps: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        return self.scale * torch.rand((steps, BATCH, *self.shape), generator=generator)
+        x = self.scale * torch.rand((1 if self.one_image else steps, BATCH, *self.shape), generator=generator)
+        return x.expand(steps, *x.shape[1:])
 
 
 def leaky(output: bool = False) -> snn.Leaky:
@@ -64,6 +67,15 @@ def digits() -> Network:
         return nn.Sequential(nn.Linear(64, 1000), leaky(), nn.Linear(1000, 10), leaky(output=True))
 
     return Network("digits", build, (64,), 3.0)
+
+
+def dense() -> Network:
+    """snnTorch's tutorial 5 on MNIST's shape: two dense layers, 784-1000-10."""
+
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Linear(784, 1000), leaky(), nn.Linear(1000, 10), leaky(output=True))
+
+    return Network("dense", build, (784,), 3.0)
 
 
 def conv() -> Network:
@@ -117,6 +129,21 @@ def jelly_conv(compiled: bool) -> Run:
     return run
 
 
+def before_time(head: nn.Module, x: Tensor) -> Tensor:
+    """``head``, which has no memory, over all steps: in one call, and once if they are the same."""
+    if x.stride(0) == 0:
+        out = head(x[0])
+        return out.expand(len(x), *out.shape)
+    return head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def alone(layers: list[nn.Module], hoisted: int) -> Run:
+    """The layers without the neurons; those after the first one get a sequence of their own, as from a neuron."""
+    head = nn.Sequential(*layers[:hoisted])
+    tail = fused(nn.Sequential(*(layer for layer in layers[hoisted:] if not isinstance(layer, NEURONS))))
+    return lambda x: tail(before_time(head, x).contiguous())
+
+
 def loop(model: nn.Module, hoisted: int = 0) -> Run:
     """The user's loop. ``hoisted`` leading layers, which have no memory, run once for all steps."""
     is_norse = isinstance(model, norse.SequentialState)
@@ -125,7 +152,7 @@ def loop(model: nn.Module, hoisted: int = 0) -> Run:
 
     def run(x: Tensor) -> Tensor:
         if hoisted:
-            x = head(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+            x = before_time(head, x)
         if not is_norse:
             utils.reset(tail)
         state, outputs = None, []
@@ -164,7 +191,7 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         "swapped loop": loop(swapped(network)),
         "best loop": loop(network.model(), hoisted),
         "stock loop": loop(network.model()),
-        LOWER_BOUND: fused(nn.Sequential(*(layer for layer in layers if not isinstance(layer, NEURONS)))),
+        LOWER_BOUND: alone(layers, hoisted),
     }
     if any(isinstance(layer, nn.Conv2d) for layer in layers):
         runs["fused, channels last"] = fused(channels_last(swapped(network)))
@@ -189,4 +216,12 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
 
 
-NETWORKS: dict[str, Callable[[], Network]] = {"digits": digits, "conv": conv, "norse": norse_conv}
+def one_image(build: Callable[[], Network]) -> Callable[[], Network]:
+    """The network with one image for input, at every step."""
+    network = build()
+    return lambda: replace(network, name=f"{network.name}-image", one_image=True)
+
+
+_SEQUENCES = {"digits": digits, "dense": dense, "conv": conv, "norse": norse_conv}
+_IMAGES = {f"{name}-image": one_image(build) for name, build in _SEQUENCES.items()}
+NETWORKS: dict[str, Callable[[], Network]] = _SEQUENCES | _IMAGES

@@ -15,9 +15,7 @@ HALVES = "tests/test_engines.py::test_halves_are_float32_rounded_at_the_end"
 START = "tests/test_engines.py::test_one_number_under_every_index_is_a_state_like_any_other"
 START_ROW = "tests/test_engines.py::test_states_that_are_views"
 POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
-HELD, NO_MARK = (
-    f"tests/test_held.py::test_{name}" for name in ("bits_and_gradients", "an_input_without_gradient_needs_no_mark")
-)
+HELD = "tests/test_held.py::test_bits_and_gradients"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
