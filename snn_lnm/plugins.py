@@ -92,7 +92,8 @@ class Adapter:
         fuse: exact class -> ``build(neuron, call)``, which returns ``run(x, *states)`` over time, or raises
             :class:`CannotFuse`. ``run`` takes `[T, B, ...]` and returns what a call of the neuron returns, every
             tensor over time, every state that is a tuple as the last one; it leaves the hidden state of the
-            neuron as T calls would. Others run step by step.
+            neuron as T calls would. Others run step by step. (An input that is the same at every step comes as an
+            expanded view: hand on that very tensor, and it is read once.)
         layer: the class of ``torch.nn`` that one of the framework's own layers is in a step, or None.
         step: container class -> ``forward(container, *arguments)`` that ``torch.fx`` can follow, where the
             container's own cannot be.

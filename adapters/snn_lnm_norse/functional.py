@@ -166,7 +166,8 @@ def advance(
     if p.bias is not None:
         x = x + p.bias
     step = _common_shape(x.shape if single_step else x.shape[1:], state)
-    x = x.expand(step if single_step else (len(x), *step))
+    shape = step if single_step else (len(x), *step)
+    x = x if x.shape == shape else x.expand(shape)
     start = _start(state, step, x, p)
     numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}

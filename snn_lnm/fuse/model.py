@@ -49,7 +49,8 @@ def fuse_time(
 
     Layers without a memory run once on `[T·B, ...]`, the neurons of :func:`snn_lnm.swap` once over T in one
     fused call, and everything else step by step: native neurons, recurrent layers, normalisation by the
-    statistics of a step, dropout, hooked or unknown layers. ``model`` is not changed; both share every
+    statistics of a step, dropout, hooked or unknown layers. An input that is the same at every step,
+    `x.expand(T, ...)`, goes through what precedes the neurons once. ``model`` is not changed; both share every
     parameter, buffer and hidden state, so that either may be trained, swapped, saved or reset.
 
     Args:

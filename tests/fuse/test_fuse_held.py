@@ -64,6 +64,24 @@ def test_layers_before_the_first_neuron_are_called_once(at_once, monkeypatch):
     assert ways(model)["0"] == "folded"  # the report is of the last run
 
 
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_neurons_of_every_adapter_get_their_current_once(framework):
+    """In training: what the layer before the neuron gives for one step, not for all."""
+    spike, _, _, linear, container = FRAMEWORKS[framework]
+    net, seen = container(linear(5, 6), spike()), []
+    snn_lnm.swap(net)
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.snn_lnm.forward.cpp:
+                seen.append(args[0].shape)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        fused(net, torch.rand(B, 5).expand(T, B, 5))
+    assert seen == [(B, 6)]
+
+
 class Mixed(nn.Module):
     """Uses its input before and after a neuron, in functions and in layers."""
 
