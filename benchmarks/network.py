@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import random
 import statistics
 import subprocess
@@ -63,6 +64,7 @@ class Result:
 def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> dict[str, Result]:
     """Contestant -> its times, and what it did besides."""
     x = network.inputs(steps)
+    gc.collect()  # or Dynamo does, and fails on neurons of the last network that die while it looks at snnTorch's list
     torch.compiler.reset()  # or what others compiled counts towards a limit, past which it runs uncompiled
     runs = contestants(network, with_compile)
     with torch.no_grad():
