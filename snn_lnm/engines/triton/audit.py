@@ -90,8 +90,8 @@ class Variant:
         alpha = self.tensor() if self.synapse else None
         numbers = [self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(3)), alpha]
         return [
-            *numbers, inner, False, 0, self.charge, self.reset, self.synapse or "decay", [*BY_NAME.values()].index(kind),
-            kind().parameters, list(self.domain or ()), "line",
+            *numbers, inner, False, 0, self.charge, self.reset, self.synapse or "decay",
+            [*BY_NAME.values()].index(kind), kind().parameters, list(self.domain or ()), "line",
             self.detach_reset, self.fire_at_threshold, self.gain_divides, False,
         ]  # fmt: skip
 
