@@ -1,8 +1,10 @@
-"""`torch.library.opcheck` of both operators of an engine."""
+"""`torch.library.opcheck` of both operators of an engine, and what they are called with."""
 
+from contextlib import contextmanager
 from itertools import product
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STEPS = 3
 OPTIONS = ("map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False)
@@ -28,3 +30,18 @@ def check_operators(engine, device):
             for needs in ((True, [True] * 5), (False, [False] * 5)):
                 given = (*d_outputs, x, v, state, h, theta, *numbers, synapse, *options, *needs)
                 torch.library.opcheck(backward, given)
+
+
+@contextmanager
+def inputs_seen():
+    """Yields a list of the inputs that the C++ engine's forward operator gets meanwhile."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.snn_lnm.forward.cpp:
+                seen.append(args[0])
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        yield seen

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators import inputs_seen
 from optional import HAS_TRITON, NO_TRITON
 from torch.autograd import forward_ad
 
@@ -28,7 +29,7 @@ def sequence_of(x):
 
 def run(problem, x, backend, memory):
     """Outputs, and the gradients of the start, of all numbers, and of ``x``."""
-    leaf = x if x.is_leaf else getattr(x, "_snn_lnm_held")  # noqa: B009 - pyright
+    leaf = x if x.is_leaf else held(x)
     starts, numbers = ([None if v is None else v.clone().requires_grad_() for v in part] for part in problem[1:3])
     words = {"membrane": memory == Memory(), "memory": memory, "backend": backend}
     out = functional.run(x, State(*starts), Parameters(*numbers), problem.dynamics, **words)
@@ -67,8 +68,8 @@ def test_bits_and_gradients(backend, data, dtype, memory):
             d_x += d_step
     if memory == Memory():
         assert identical(our_d_x, d_x)
-    elif d_x.isfinite().all():
-        torch.testing.assert_close(our_d_x, d_x, rtol=1e-4, atol=float(d_steps.abs().sum()) * torch.finfo(dtype).eps)
+    elif d_x.isfinite().all():  # the same T numbers, added up in parts
+        assert ((our_d_x - d_x).abs() <= 2 * T * torch.finfo(dtype).eps * d_steps.abs().sum(0)).all()
 
 
 @FEW
@@ -91,15 +92,8 @@ def test_half_precision_and_other_orders_in_memory(data):
 
 def test_an_input_without_gradient_needs_no_mark():
     """The operator gets the one step itself."""
-    image, layer, seen = torch.randn(3, 4), LNM(degree=3, backend="cpp"), []
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is torch.ops.snn_lnm.forward.cpp:
-                seen.append(args[0])
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
+    image, layer = torch.randn(3, 4), LNM(degree=3, backend="cpp")
+    with inputs_seen() as seen:
         spikes, _ = layer(image.expand(T, 3, 4))
     assert seen[0].shape == image.shape and seen[0].data_ptr() == image.data_ptr()
     assert torch.equal(spikes, layer(sequence_of(image))[0]) and spikes.any()

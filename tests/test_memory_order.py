@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from operators import inputs_seen
 from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm import functional
@@ -54,15 +55,8 @@ def test_same_bits_and_gradients(kind, layout, backend):
 
 def test_channels_last_is_not_copied():
     """The op gets the memory of the input itself, and gives spikes in its order."""
-    x, seen = strided(torch.randn(6, 2, 3, 4, 5), "channels last"), []
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is torch.ops.snn_lnm.forward.cpp:
-                seen.append(args[0])
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
+    x = strided(torch.randn(6, 2, 3, 4, 5), "channels last")
+    with inputs_seen() as seen:
         out = functional.run(x, None, numbers("channel"), OPTIONS, backend="cpp")
     assert seen[0].is_contiguous() and seen[0].data_ptr() == x.data_ptr()
     assert out.spikes.stride() == x.stride()

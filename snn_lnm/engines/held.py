@@ -21,8 +21,8 @@ def hold(x: Tensor, steps: int) -> Tensor:
 def held(x: Tensor) -> Tensor | None:
     """The one step of which the sequence ``x`` consists (`x.expand`), `[B, ...]`.
 
-    None where steps may differ, and where their gradients do: only of :func:`hold` is it known that nobody else
-    asks for the gradient of a single step.
+    None where steps may differ, or their gradients: only of :func:`hold` is it known that nobody else asks for the
+    gradient of a single step. None, too, while a compiler looks on.
     """
     if torch.compiler.is_compiling() or x.layout != torch.strided or x.dim() < 1 or len(x) < 2 or x.stride(0) != 0:
         return None

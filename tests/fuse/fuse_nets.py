@@ -137,6 +137,11 @@ def fused(net, x, state=None, **options):
     return (out if isinstance(out, tuple) else (out,)), state
 
 
+def state_tensors(state):
+    """The tensors of Norse's states."""
+    return [value for part in state or () if part is not None for value in part]
+
+
 def gradients(outputs, case, leaves):
     loss = sum((out * weight).sum() for out, weight in zip(outputs, case.weights, strict=False))
     return torch.autograd.grad(loss, leaves, allow_unused=True)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from fuse_nets import FRAMEWORKS, cases, fresh, fused, gradients, loop, same
+from fuse_nets import FRAMEWORKS, cases, fresh, fused, gradients, loop, same, state_tensors
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -12,10 +12,6 @@ import snn_lnm
 
 FEW = settings(max_examples=20)  # whole networks
 AT_ONCE = st.sampled_from(["auto", "all", 1, 2, 3])
-
-
-def state_tensors(state):
-    return [value for part in state or () if part is not None for value in part]
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -3,29 +3,18 @@
 import pytest
 import snntorch as snn
 import torch
-from fuse_nets import FRAMEWORKS, cases, fresh, fused, gradients, loop, same
+from fuse_nets import FRAMEWORKS, cases, fresh, fused, gradients, loop, same, state_tensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators import inputs_seen
 from snntorch import utils
-from test_fuse_layers import compare
+from test_fuse_layers import compare, leaky, ways
 from torch import nn
 from torch.nn import functional as F
 
 import snn_lnm
 
 T, B = 7, 3
-
-
-def ways(model):
-    return {row.path: row.runs for row in model.report.rows}
-
-
-def leaky(**words):
-    return snn.Leaky(beta=0.5, init_hidden=True, **words)
-
-
-def state_tensors(state):
-    return [value for part in state or () if part is not None for value in part]
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -68,18 +57,11 @@ def test_layers_before_the_first_neuron_are_called_once(at_once, monkeypatch):
 def test_neurons_of_every_adapter_get_their_current_once(framework):
     """In training: what the layer before the neuron gives for one step, not for all."""
     spike, _, _, linear, container = FRAMEWORKS[framework]
-    net, seen = container(linear(5, 6), spike()), []
+    net = container(linear(5, 6), spike())
     snn_lnm.swap(net)
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is torch.ops.snn_lnm.forward.cpp:
-                seen.append(args[0].shape)
-            return func(*args, **(kwargs or {}))
-
-    with Watch():
+    with inputs_seen() as seen:
         fused(net, torch.rand(B, 5).expand(T, B, 5))
-    assert seen == [(B, 6)]
+    assert [x.shape for x in seen] == [(B, 6)]
 
 
 class Mixed(nn.Module):

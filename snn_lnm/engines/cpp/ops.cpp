@@ -47,7 +47,7 @@ struct Law {
                      : reset == "none"      ? Reset::none
                      : reset == "hard_next" ? Reset::hard_next
                                             : Reset::soft_next;
-    TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), "an input is one step or held for ", held, ", not both.");
+    TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), "held must be a number of steps, 0 with single_step, got ", held, ".");
     TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), "no surrogate ", surrogate, ".");
     TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
     TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
