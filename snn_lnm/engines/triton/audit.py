@@ -83,17 +83,18 @@ class Variant:
     def tensor(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=STATE_DTYPE[self.dtype], device="meta")
 
-    def law(self) -> list[Any]:
+    def law(self) -> engine.Law:
         spread = {"layer": (), "channel": self.shape[2:3], "neuron": self.shape[2:]}[self.layout]
-        inner = math.prod(self.shape[3:]) if self.layout == "channel" else 1
         kind = BY_NAME[self.surrogate]
-        alpha = self.tensor() if self.synapse else None
-        numbers = [self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(3)), alpha]
-        return [
-            *numbers, inner, False, 0, self.charge, self.reset, self.synapse or "decay",
-            [*BY_NAME.values()].index(kind), kind().parameters, list(self.domain or ()), "line",
-            self.detach_reset, self.fire_at_threshold, self.gain_divides, False,
-        ]  # fmt: skip
+        return engine.Law(
+            self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(3)),
+            alpha=self.tensor() if self.synapse else None, single_step=False, held=0, charge=self.charge,
+            inner=math.prod(self.shape[3:]) if self.layout == "channel" else 1, reset=self.reset,
+            synapse=self.synapse or "decay", surrogate=[*BY_NAME.values()].index(kind),
+            surrogate_parameters=[*kind().parameters], domain=[*(self.domain or ())], extension="line",
+            detach_reset=self.detach_reset, fire_at_threshold=self.fire_at_threshold,
+            gain_divides=self.gain_divides, smooth=False,
+        )  # fmt: skip
 
     def launches(self) -> dict[str, Launch]:
         """The forward launch and, for training, the backward one."""
