@@ -4,7 +4,8 @@
 a drift of the machine's speed hits all of them. float32, batch 64. Before anything is timed the outputs must agree
 with the stock loop's: spikes and membranes equal, or, where a layer's kernel adds up in another order for another
 batch, equal but for the share printed beside the network. Peak memory is what one step
-adds in a process of its own (Linux).
+adds in a process of its own (Linux); on a GPU (`--device cuda`) to what PyTorch has allocated there, and convolutions
+are in float32, not TF32.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch import _dynamo as dynamo
 
+from benchmarks import gpu
 from benchmarks.layer import machine
 from benchmarks.networks import LOWER_BOUND, NETWORKS, Network, Run, contestants
 
@@ -34,11 +37,18 @@ where every convolution adds up in another order: channels last."""
 
 def step(run: Run, x: Tensor, weights: Tensor) -> tuple[float, float]:
     """Seconds of one forward pass and of its backward pass."""
-    start = time.perf_counter()
+    start = clock(x.device)
     loss = (run(x) * weights).sum()
-    middle = time.perf_counter()
+    middle = clock(x.device)
     loss.backward()
-    return middle - start, time.perf_counter() - middle
+    return middle - start, clock(x.device) - middle
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after everything that was asked of the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def differing(run: Run, expected: Tensor, x: Tensor) -> float:
@@ -49,10 +59,14 @@ def differing(run: Run, expected: Tensor, x: Tensor) -> float:
 
 @dataclass
 class Result:
-    """What one contestant did: its first call, compilation included, and all rounds' forward and backward passes."""
+    """What one contestant did: its first call, compilation included, and all rounds' forward and backward passes.
+
+    ``peak``: megabytes that a step adds on a GPU.
+    """
 
     first: float
     differing: float
+    peak: float = float("nan")
     forward: list[float] = field(default_factory=list)
     backward: list[float] = field(default_factory=list)
 
@@ -71,10 +85,10 @@ def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> di
         expected = runs["stock loop"](x)
     if not bool(expected.any()):
         raise SystemExit(f"{network.name}: nothing but zeros comes out, so nothing can be compared.")
-    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(x.device)
     found: dict[str, Result] = {}
     for name, run in runs.items():
-        start = time.perf_counter()
+        start = clock(x.device)
         is_other = name == LOWER_BOUND or (network.other_model is not None and name.startswith(network.other_model[0]))
         share = 0.0 if is_other else differing(run, expected, x)
         if share > (WORST_REORDERED if name.endswith("channels last") else WORST_SHARE):
@@ -82,7 +96,9 @@ def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> di
                 f"{name} gives other outputs than the stock loop on {network.name} ({share:.2%}): no timing."
             )
         step(run, x, weights)
-        found[name] = Result(time.perf_counter() - start, share)
+        found[name] = Result(clock(x.device) - start, share)
+        if x.is_cuda:
+            found[name].peak = gpu.peak(partial(step, run, x, weights), x.device) / 2**20
     order = random.Random(0)  # what one leaves in the caches and in the allocator, another finds
     for _ in range(rounds):
         for name in order.sample([*runs], len(runs)):
@@ -132,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--steps", type=int, nargs="*", default=[16, 64])
     parser.add_argument("--networks", nargs="*", default=[*NETWORKS], choices=[*NETWORKS])
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the loop, up to T = 16")
@@ -140,11 +157,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dynamo.config.recompile_limit = 64  # Norse's states have a class per layer
+    torch.backends.cudnn.allow_tf32 = False
     if options.peak:
         name, steps, contestant = options.peak
         print_peak(NETWORKS[name](), int(steps), contestant)
         return
-    print(machine())
+    on_gpu = options.device == "cuda"
+    about = gpu.machine(torch.device("cuda")) if on_gpu else machine()
+    print(about)
     rows = []
     print(
         f"{'network':<12} {'T':>4} {'contestant':<22} {'forward':>8} {'backward':>8} {'step':>8} {'min':>8} {'max':>8}"
@@ -152,14 +172,17 @@ def main() -> None:
     )
     for name in options.networks:
         for steps in options.steps:
-            found = measure(NETWORKS[name](), steps, options.rounds, options.compile and steps <= 16)
+            network = replace(NETWORKS[name](), device=options.device)
+            found = measure(network, steps, options.rounds, options.compile and steps <= 16)
             for contestant, result in found.items():
                 compiled = "compiled" in contestant
-                peak = float("nan") if compiled else peak_megabytes(name, steps, contestant, options.threads)
+                peak = result.peak
+                if not (on_gpu or compiled):
+                    peak = peak_megabytes(name, steps, contestant, options.threads)
                 line = row(found["fused"], result, peak) + f", first call {result.first:.0f} s" * compiled
                 print(f"{name:<12} {steps:>4} {contestant:<22} {line}", flush=True)
                 for passes in zip(result.forward, result.backward, result.step, strict=True):
-                    rows.append((machine(), name, steps, contestant, *passes, peak, result.first))
+                    rows.append((about, name, steps, contestant, *passes, peak, result.first))
     options.out.mkdir(exist_ok=True)
     with (options.out / "network.csv").open("w", newline="") as file:
         writer = csv.writer(file)

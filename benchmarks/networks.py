@@ -33,26 +33,30 @@ class Network:
 
     Attributes:
         one_image: the input is the same at every step, as in snnTorch's tutorials 5 and 6, not a sequence.
+        device: where model and input are.
         build: makes the model; built anew for each contestant, as snnTorch never resets a copy.
         other_model: a contestant that is another framework's model of the same shape, with spikes of its own; it takes
-            whether to compile.
+            whether to compile, and the device.
     """
 
     name: str
     build: Callable[[], nn.Module]
     shape: tuple[int, ...]
     scale: float
-    other_model: tuple[str, Callable[[bool], Run]] | None = None
+    other_model: tuple[str, Callable[[bool, str], Run]] | None = None
     one_image: bool = False
+    device: str = "cpu"
 
     def model(self) -> nn.Module:
         """The model, with the same weights at every call."""
         torch.manual_seed(0)
-        return self.build()
+        return self.build().to(self.device)
 
     def inputs(self, steps: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        x = self.scale * torch.rand((1 if self.one_image else steps, BATCH, *self.shape), generator=generator)
+        x = self.scale * torch.rand((1 if self.one_image else steps, BATCH, *self.shape), generator=generator).to(
+            self.device
+        )
         return x.expand(steps, *x.shape[1:])
 
 
@@ -106,7 +110,7 @@ def norse_conv() -> Network:
     return Network("norse", build, (1, 28, 28), 100.0)
 
 
-def jelly_conv(compiled: bool) -> Run:
+def jelly_conv(compiled: bool, device: str) -> Run:
     """The convolutional network of SpikingJelly's own neurons and layers, multi-step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its import, not ours
@@ -119,7 +123,7 @@ def jelly_conv(compiled: bool) -> Run:
         *(layer.Conv2d(1, 12, 5), layer.MaxPool2d(2), spike(), layer.Conv2d(12, 64, 5), layer.MaxPool2d(2), spike()),
         *(layer.Flatten(), layer.Linear(64 * 4 * 4, 10), spike()),
     )
-    functional.set_step_mode(net, "m")
+    functional.set_step_mode(net.to(device), "m")
     forward = torch.compile(net, dynamic=False) if compiled else net
 
     def run(x: Tensor) -> Tensor:
@@ -200,9 +204,9 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         runs["loop, compiled"] = torch.compile(loop(network.model(), hoisted), dynamic=False)
     if network.other_model is not None:
         name, build = network.other_model
-        runs[name] = build(False)
+        runs[name] = build(False, network.device)
         if with_compile:
-            runs[f"{name}, compiled"] = build(True)
+            runs[f"{name}, compiled"] = build(True, network.device)
     return runs
 
 

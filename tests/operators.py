@@ -1,4 +1,4 @@
-"""`torch.library.opcheck` of both operators of an engine, and what they are called with."""
+"""Where engines run, `torch.library.opcheck` of both operators of one, and what they are called with."""
 
 from contextlib import contextmanager
 from itertools import product
@@ -6,8 +6,24 @@ from itertools import product
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from snn_lnm.parameters import Dynamics
+
 STEPS = 3
 OPTIONS = ("map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False)
+
+
+def device_of(backend):
+    """Triton's is the GPU; on a machine without one its kernels are interpreted on the CPU."""
+    return "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+
+
+def moved(value, device):
+    """``value``, a tensor or a tuple that holds tensors, on ``device``."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, Dynamics) or not isinstance(value, tuple):
+        return value
+    return type(value)(*(moved(part, device) for part in value))
 
 
 def check_operators(engine, device):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import inputs_seen
+from operators import device_of, inputs_seen, moved
 from optional import HAS_TRITON, NO_TRITON
 from torch.autograd import forward_ad
 
@@ -35,7 +35,7 @@ def run(problem, x, backend, memory):
     out = functional.run(x, State(*starts), Parameters(*numbers), problem.dynamics, **words)
     found = [out.spikes, out.membrane, *(value for value in out.state if value is not None)]
     generator = torch.Generator().manual_seed(0)
-    weights = [torch.randn(value.shape, generator=generator, dtype=value.dtype) for value in found]
+    weights = [torch.randn(value.shape, generator=generator, dtype=value.dtype).to(x.device) for value in found]
     loss = sum((value * weight).sum() for value, weight in zip(found, weights, strict=True))
     leaves = [v for v in (*starts, *numbers) if v is not None]
     *others, d_x = torch.autograd.grad(loss, [*leaves, leaf], allow_unused=True)
@@ -56,6 +56,7 @@ def test_bits_and_gradients(backend, data, dtype, memory):
         return kind(*(None if value is None else value.to(dtype) for value in values))
 
     problem = problem._replace(state=cast(State, problem.state), parameters=cast(Parameters, problem.parameters))
+    problem = moved(problem, device_of(backend))
     x = problem.x[0].to(dtype)
     ours, our_grads, our_d_x = run(problem, hold(x.clone().requires_grad_(), T), backend, memory)
     theirs, their_grads, d_steps = run(problem, sequence_of(x).requires_grad_(), backend, memory)

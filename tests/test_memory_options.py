@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators import device_of, moved
 from optional import HAS_TRITON, NO_TRITON
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -164,15 +165,6 @@ HALF = Memory(dtype=torch.bfloat16)
 ENGINES = ["cpp", pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))]
 
 
-def on_device(backend, value):
-    """``value``, a tensor or tuple, where the engine runs; Triton on a machine without a GPU is interpreted."""
-    if isinstance(value, torch.Tensor):
-        return value.to("cuda" if backend == "triton" and torch.cuda.is_available() else "cpu")
-    if isinstance(value, Dynamics) or value is None:
-        return value
-    return type(value)(*(on_device(backend, part) for part in value))
-
-
 def kept_membrane(out):
     """What the fused operator's node holds for its backward pass."""
     return out.spikes.grad_fn.saved_tensors[-1].cpu()
@@ -204,7 +196,7 @@ def test_kept_to_nearest_and_on_its_side_of_the_threshold(backend, threshold, at
     odd = torch.tensor([0x7F800001, 0x7FFFFFFF, -1], dtype=torch.int32).view(torch.float32)  # NaNs that carry
     h = torch.cat([near, torch.tensor(wild), odd, torch.randn(87)]).view(1, 4, 125).requires_grad_()
     words = {"charge": "map", "reset": "none", "threshold": threshold, "fire_at_threshold": at, "memory": HALF}
-    x, zero = on_device(backend, h), on_device(backend, torch.zeros(1))
+    x, zero = (moved(value, device_of(backend)) for value in (h, torch.zeros(1)))
     out = functional.lnm(x, zero, backend=backend, **words)  # f = 0: the membrane is the input
     kept, theta = kept_membrane(out), torch.tensor(threshold)
     expected = same_side(h.detach(), theta, at)
@@ -222,7 +214,7 @@ def test_kept_to_nearest_and_on_its_side_of_the_threshold(backend, threshold, at
 @given(st.data())
 def test_spikes_and_states_keep_their_bits(backend, dtype, data):
     problem = data.draw(problems(dtype=torch.float32))
-    problem = on_device(backend, problem._replace(x=problem.x.to(dtype)))
+    problem = moved(problem._replace(x=problem.x.to(dtype)), device_of(backend))
     plain, _ = outputs_and_gradients(problem, backend)
     ours, _ = outputs_and_gradients(problem, backend, memory=HALF)
     assert all(identical(a, b) for a, b in zip(ours, plain, strict=True))
@@ -233,7 +225,7 @@ def test_spikes_and_states_keep_their_bits(backend, dtype, data):
 @given(st.data())
 def test_gradients_are_those_at_the_kept_membrane(backend, data):
     """The backward pass on the kept distances, and on the membranes they stand for, in float32."""
-    problem, found = on_device(backend, data.draw(problems(dtype=torch.float32))), {}
+    problem, found = moved(data.draw(problems(dtype=torch.float32)), device_of(backend)), {}
     backward, place_of_h = op._BACKWARDS[backend], 7
     center = center_of(align("threshold", problem.parameters.threshold, problem.x.shape[1:]))
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from operators import inputs_seen
+from operators import device_of, inputs_seen, moved
 from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm import functional
@@ -36,9 +36,9 @@ TRITON = pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=
 @pytest.mark.parametrize("kind", ["channels last", "batch inside", "time last", "every other"])
 def test_same_bits_and_gradients(kind, layout, backend):
     """A neuron's own gradient has the same bits in any order; the coefficients' is a sum in another order."""
-    x, p = torch.randn(6, 2, 3, 4, 5), numbers(layout)
-    state = State(torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5))
-    weight, found = torch.randn(x.shape), []
+    values = torch.randn(6, 2, 3, 4, 5), numbers(layout), State(torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5))
+    x, p, state = (moved(value, device_of(backend)) for value in values)
+    weight, found = torch.randn_like(x), []
     for value in (x, strided(x, kind)):
         leaves = [value.detach().requires_grad_(), p.coefficients.clone().requires_grad_()]
         out = functional.run(leaves[0], state, p._replace(coefficients=leaves[1]), OPTIONS, backend=backend)

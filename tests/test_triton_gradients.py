@@ -61,7 +61,8 @@ def test_a_membrane_that_is_nan_has_the_gradient_of_the_law(charge, extension):
         leaf = x.clone().requires_grad_()
         words = {"charge": charge, "reset": "none", "domain": (-1.5, 1.5), "extension": extension}
         spike = surrogate.Rectangle()  # of NaN its derivative is 0
-        out = functional.lnm(leaf, torch.tensor([0.1, 0.5, 0.25]), surrogate=spike, backend=backend, **words)
+        theta = torch.tensor([0.1, 0.5, 0.25], device=DEVICE)
+        out = functional.lnm(leaf, theta, surrogate=spike, backend=backend, **words)
         found.append(torch.autograd.grad(out.membrane.nansum(), leaf)[0].isnan())
     assert torch.equal(*found)
     assert found[0].any() and not found[0][..., [0, 2]].any()

@@ -10,17 +10,17 @@ import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
+from operators import device_of, moved
 from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm.engines import triton as engine
-from snn_lnm.parameters import Parameters, State
 
 if not HAS_TRITON:
     pytest.skip(NO_TRITON, allow_module_level=True)
 
 # The interpreter is slow: a third of the profile's examples.
 fewer = settings(max_examples=max(1, settings.default.max_examples // 3))
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = device_of("triton")
 
 # Of one step, around the edges of blocks (256 neurons in float32, 128 in float64) and of groups.
 SHAPES = st.sampled_from(
@@ -33,12 +33,7 @@ SHAPES = st.sampled_from(
 
 def on_device(problem):
     """The problem with all its tensors where the engine runs."""
-
-    def move(value):
-        return None if value is None else value.to(DEVICE)
-
-    state, parameters = State(*map(move, problem.state)), Parameters(*map(move, problem.parameters))
-    return problem._replace(x=move(problem.x), state=state, parameters=parameters)
+    return moved(problem, DEVICE)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ __all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "plan", 
 MINIMUM = Version("3.4")  # named tuples inside kernels
 THREADS = 64  # of a program; each moves 16 bytes of the membrane at a time
 PROGRAMS = 1024  # enough to fill a GPU: repeats are shared out to no more than about as many
+STAGES = 4  # steps whose loads are under way at a time
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
 ALIGN = 16  # elements; sizes that are multiples of it give vector accesses
 _SURROGATES = tuple(BY_NAME.values())
@@ -251,6 +252,7 @@ def _launch(name: str, law: Law, geometry: Plan, arguments: list[Tensor | None],
     from snn_lnm.engines.triton import kernels
 
     shape = {"MANY": law.many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
+    shape["STAGES"] = STAGES
     everything = (*arguments, *law.numbers, *geometry.sizes)
     constants = {"D": law.options(), **constants, **shape}
     return Launch(getattr(kernels, name), geometry.programs, everything, constants, name == "backward_kernel")

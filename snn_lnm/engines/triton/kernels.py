@@ -87,6 +87,7 @@ def forward_kernel(
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     D: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Spikes, and where wanted the membrane, of all steps; the last state."""
     tl.assume(steps > 0)
@@ -102,7 +103,7 @@ def forward_kernel(
         if D.state_is_membrane:
             spike = fire(h, n, D)
             entering = after_reset(h, spike, n, D)
-        for t in range(steps):
+        for t in tl.range(steps, num_stages=STAGES):
             row = base + t * neurons
             x = tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(h.dtype)
             h, entering, spike, synaptic = step(x, entering, spike, synaptic, n, D)
@@ -165,7 +166,7 @@ def backward_kernel(
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     D: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr,
-    BLOCK: tl.constexpr, ALIGN: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr, ALIGN: tl.constexpr, STAGES: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of input and starting state, and this program's partial sums of the parameters' gradients.
 
@@ -197,7 +198,7 @@ def backward_kernel(
                 d_state = tl.load(d_last_v_ptr + base + p.lane, p.mask, 0.0)
         if d_last_current_ptr is not None:
             d_synaptic = tl.load(d_last_current_ptr + base + p.lane, p.mask, 0.0)
-        for i in range(steps):
+        for i in tl.range(steps, num_stages=STAGES):
             t = steps - 1 - i
             row = base + t * neurons
             d_s = zero
