@@ -32,7 +32,8 @@ from benchmarks.networks import LOWER_BOUND, NETWORKS, Network, Run, contestants
 
 WORST_SHARE, WORST_REORDERED = 1e-3, 0.05
 """Largest share of outputs that may differ: one spike near the threshold moves all that follow it in its sample. And
-where every convolution adds up in another order: channels last."""
+where every layer adds up in another order: channels last, and on a GPU, whose outputs differ if by more than CLOSE."""
+CLOSE = 1e-4
 
 
 def step(run: Run, x: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -52,9 +53,10 @@ def clock(device: torch.device) -> float:
 
 
 def differing(run: Run, expected: Tensor, x: Tensor) -> float:
-    """The share of outputs that are not equal to ``expected``."""
+    """The share of outputs that are not equal to ``expected``; on a GPU, by more than CLOSE."""
     with torch.no_grad():
-        return float((run(x) != expected).float().mean())
+        found = run(x)
+    return float(((found - expected).abs() > CLOSE if x.is_cuda else found != expected).float().mean())
 
 
 @dataclass
@@ -91,7 +93,7 @@ def measure(network: Network, steps: int, rounds: int, with_compile: bool) -> di
         start = clock(x.device)
         is_other = name == LOWER_BOUND or (network.other_model is not None and name.startswith(network.other_model[0]))
         share = 0.0 if is_other else differing(run, expected, x)
-        if share > (WORST_REORDERED if name.endswith("channels last") else WORST_SHARE):
+        if share > (WORST_REORDERED if x.is_cuda or name.endswith("channels last") else WORST_SHARE):
             raise SystemExit(
                 f"{name} gives other outputs than the stock loop on {network.name} ({share:.2%}): no timing."
             )

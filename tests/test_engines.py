@@ -62,7 +62,7 @@ def gradients(problem, backend, spread=False, training=False):
     generator = torch.Generator().manual_seed(1)
     outputs = (out.spikes,) if training else (out.spikes, out.membrane, *out.state)
     values = [value for value in outputs if value is not None]
-    weights = [torch.randint(-4, 5, value.shape, generator=generator).to(value.dtype) / 4 for value in values]
+    weights = [torch.randint(-4, 5, value.shape, generator=generator).to(value) / 4 for value in values]
     loss = sum((value * weight).sum() for value, weight in zip(values, weights, strict=True))
     leaves = [value for value in (x, *state, *parameters) if value is not None and value.requires_grad]
     found = torch.autograd.grad(loss, leaves, allow_unused=True)

@@ -66,6 +66,7 @@ def test_hosts_keep_their_spikes_there(pair):
     (native, swapped), run = pair()
     native.cuda()
     snn_lnm.swap(swapped.cuda())
+    swapped.cuda()  # nothing in a model of one neuron says where it is
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).cuda()
     expected, found = run(native, x), run(swapped, x)
     assert expected.any() and torch.equal(found, expected)
@@ -96,19 +97,19 @@ def test_fused_over_time(exact):
     assert expected.any() and differing <= (0 if exact else 1e-2)
 
 
-def test_an_input_held_over_time():
-    layer, image = cubic(), torch.randn(SHAPE[1:], device="cuda")
-    found = []
-    for make in (lambda x: hold(x, 6), lambda x: torch.stack([x] * 6)):
-        leaf = image.clone().requires_grad_()
-        spikes, _ = layer(make(leaf))
-        found.append((spikes, *torch.autograd.grad((spikes * image).sum(), [leaf, layer.coefficients])))
-    assert found[0][0].any() and all(map(torch.equal, *found))
-
-
-def gradients(layer, x, weight):
+def gradients(layer, x, weight, leaf=None):
     spikes, _ = layer(x)
-    return spikes, *torch.autograd.grad((spikes * weight).sum(), [x, layer.coefficients])
+    return spikes, *torch.autograd.grad((spikes * weight).sum(), [x if leaf is None else leaf, layer.coefficients])
+
+
+def test_an_input_held_over_time():
+    layer, image = cubic(), torch.randn(SHAPE[1:], device="cuda").requires_grad_()
+    every = torch.stack([image.detach()] * 6).requires_grad_()
+    weight = torch.rand(6, *SHAPE[1:], device="cuda")
+    spikes, d_image, d_theta = gradients(layer, hold(image, 6), weight, image)
+    expected, d_every, d_expected = gradients(layer, every, weight, every)
+    assert spikes.any() and torch.equal(spikes, expected)
+    assert torch.equal(d_image, d_every.sum(0)) and torch.equal(d_theta, d_expected)
 
 
 def test_a_cuda_graph_replays_it():

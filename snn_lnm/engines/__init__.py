@@ -16,7 +16,7 @@ from torch import Tensor
 from snn_lnm import reference
 from snn_lnm.engines import cpp, op, triton
 from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
-from snn_lnm.surrogate import BY_NAME
+from snn_lnm.surrogate import BY_NAME, ATan
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
 _NAMES = get_args(Backend)
@@ -62,7 +62,8 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
             f"can differentiate it (compiled: {', '.join(BY_NAME)})."
         )
     if backend == "triton":
-        return triton.obstacle(device, dynamics.surrogate, dynamics.smooth)
+        # Not the surrogate itself: PyTorch 2.11's compiler cannot hand on an instance of a dataclass.
+        return triton.obstacle(device, dynamics.smooth and isinstance(dynamics.surrogate, ATan))
     if device.type != "cpu":
         return f"the cpp engine runs on CPU tensors, the input is on {device}."
     return cpp.obstacle()

@@ -18,7 +18,7 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
-from snn_lnm.surrogate import BY_NAME, ATan, Spike, Surrogate
+from snn_lnm.surrogate import BY_NAME, Surrogate
 
 __all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "plan", "prepare_backward", "prepare_forward"]
 
@@ -56,11 +56,11 @@ def missing() -> str | None:
     return None
 
 
-def obstacle(device: torch.device, surrogate: Spike, smooth: bool) -> str | None:
+def obstacle(device: torch.device, needs_arctangent: bool) -> str | None:
     """Why the Triton engine cannot run this, in a sentence; None if it can."""
     if device.type != "cuda" and not (interpreted() and device.type == "cpu"):
         return f"the triton engine runs on GPU tensors, the input is on {device}."
-    if smooth and isinstance(surrogate, ATan):
+    if needs_arctangent:
         return "Triton has no arctangent, ATan's primitive in smooth mode: use another surrogate there."
     return missing()
 
