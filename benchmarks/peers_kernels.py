@@ -174,7 +174,7 @@ def ours(degree: int, learned: bool, native: nn.Module | None, detach_reset: boo
         found = {}
         for name, launch in variant.launches().items():
             types = tuple(value.dtype if isinstance(value, Tensor) else value for value in launch.arguments)
-            found[name] = [Call(launch.kernel, types, {**launch.constants, **launch.options(32)})]
+            found[name] = [Call(launch.kernel, types, {**launch.compiled_in(32), **launch.options(32)})]
         return found
 
     def train(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:

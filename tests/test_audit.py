@@ -92,7 +92,7 @@ kernels = {}
 for T, B, N in [(1, 1, 16), (4, 64, 4096), (5, 1, 4096), (1000, 7, 512), (32, 64, 1024), (2, 3, 48), (16, 16, 16),
                 (3, 1, 2**20), (128, 64, 512), (7, 2, 2**31)]:
     for name, launch in audit.Variant("", shape=(T, B, N)).launches().items():
-        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.constants, **launch.options(32))
+        kernel = launch.kernel.warmup(*launch.arguments, grid=(1,), **launch.compiled_in(32), **launch.options(32))
         kernels.setdefault(name, set()).add(kernel.hash)
 print({name: len(found) for name, found in kernels.items()})
 """

@@ -78,8 +78,7 @@ def test_smooth_mode_agrees(problem):
 @pytest.mark.parametrize("most", [1, 7, 1024])
 def test_every_neuron_belongs_to_one_program(inner, groups, repeats, most):
     neurons = inner * groups * repeats
-    with programs(most):
-        p = plan(3, neurons, inner, groups, 4)
+    p = plan(3, neurons, inner, groups, 4, most)
     owners = torch.zeros(neurons, dtype=torch.int64)
     for program in range(p.programs):
         block, chunk = program % (p.rows * p.row_blocks), program // (p.rows * p.row_blocks)

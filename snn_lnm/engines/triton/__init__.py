@@ -24,8 +24,8 @@ __all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "plan", 
 
 MINIMUM = Version("3.4")  # named tuples inside kernels
 THREADS = 64  # of a program; each moves 16 bytes of the membrane at a time
-PROGRAMS = 1024  # enough to fill a GPU: repeats are shared out to no more than about as many
-STAGES = 4  # steps whose loads are under way at a time
+PROGRAMS = 1024  # enough to fill a GPU
+STAGES = {"forward_kernel": 8, "backward_kernel": 4}  # steps whose loads are under way at a time: shared memory
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
 ALIGN = 16  # elements; sizes that are multiples of it give vector accesses
 _SURROGATES = tuple(BY_NAME.values())
@@ -111,8 +111,11 @@ class Plan(NamedTuple):
         return (self.steps, *scaled, self.inner, self.repeats, self.block_repeats, self.rows, self.row_blocks)
 
 
-def plan(steps: int, neurons: int, inner: int, groups: int, itemsize: int) -> Plan:
-    """The geometry for `[steps, neurons]`, neuron i of a step in group ``(i // inner) % groups``."""
+def plan(steps: int, neurons: int, inner: int, groups: int, itemsize: int, programs: int) -> Plan:
+    """The geometry for `[steps, neurons]`, neuron i of a step in group ``(i // inner) % groups``.
+
+    ``programs``: repeats are shared out to no more than about as many.
+    """
     block = THREADS * 16 // max(4, itemsize)
     if groups == 1:
         return Plan(steps, neurons, neurons, neurons, 1, 1, 1, True, block)
@@ -121,7 +124,7 @@ def plan(steps: int, neurons: int, inner: int, groups: int, itemsize: int) -> Pl
     if inner % block == 0 or inner >= 4 * block:  # few idle lanes at the ends of groups
         return Plan(steps, neurons, period, inner, inner, repeats, 1, True, block)
     blocks = -(-period // block)
-    block_repeats = max(1, blocks * repeats // PROGRAMS)
+    block_repeats = max(1, blocks * repeats // programs)
     return Plan(steps, neurons, period, period, inner, repeats, block_repeats, False, block)
 
 
@@ -164,58 +167,72 @@ class Law(NamedTuple):
     smooth: bool
 
     @property
-    def degree(self) -> int:
-        return self.coefficients.shape[-1] - 1
-
-    @property
     def numbers(self) -> tuple[Tensor, ...]:
-        alpha = self.gain if self.alpha is None else self.alpha  # never read where there is no synapse
-        return tuple(t.contiguous() for t in (*self[:4], alpha))
-
-    @property
-    def many(self) -> tuple[bool, ...]:
-        """Which numbers vary by group."""
-        return tuple(t.numel() > (self.degree + 1 if k == 0 else 1) for k, t in enumerate(self.numbers))
-
-    @property
-    def groups(self) -> int:
-        return max(t.numel() // (self.degree + 1 if k == 0 else 1) for k, t in enumerate(self.numbers))
+        """Of the law, as the kernels read them; α is never read where there is no synapse."""
+        return tuple(t.contiguous() for t in (*self[:4], self.gain if self.alpha is None else self.alpha))
 
     def outputs(self, x: Tensor) -> torch.Size:
         """The shape of spikes and membranes."""
         return torch.Size([self.held, *x.shape]) if self.held else x.shape
 
-    def plan(self, x: Tensor) -> Plan:
-        steps = 1 if self.single_step else x.shape[0]
-        return plan(steps, x.numel() // max(1, steps), self.inner, self.groups, x.element_size())
+    def form(self, x: Tensor) -> Form:
+        """What a launch on ``x``, written out over time, needs beside its tensors."""
+        steps, width = 1 if self.single_step else x.shape[0], self.coefficients.shape[-1]
+        counts = (self.coefficients.numel() // width, *(1 if t is None else t.numel() for t in self[1:5]))
+        sizes = (steps, x.numel() // max(1, steps), self.inner, max(counts), x.element_size(), PROGRAMS)
+        options = (self.charge, self.reset, "" if self.alpha is None else self.synapse, self.surrogate)
+        lists = (tuple(self.surrogate_parameters), tuple(self.domain))
+        return _form(sizes, tuple(count > 1 for count in counts), width - 1, options, lists, self[14:])
 
-    def options(self) -> Any:
-        """The kernels' constexpr options."""
-        from snn_lnm.engines.triton.law import Options
 
-        kind = _SURROGATES[self.surrogate]
-        first, second = (
-            self.surrogate_parameters if len(self.surrogate_parameters) == 2 else (*self.surrogate_parameters, None)
-        )
-        return Options(
-            degree=self.degree,
-            charge=self.charge,
-            reset=self.reset,
-            state_is_membrane=self.reset not in ("hard", "soft"),
-            synapse="" if self.alpha is None else self.synapse,
-            bounded=bool(self.domain),
-            lo=self.domain[0] if self.domain else 0.0,
-            hi=self.domain[1] if self.domain else 0.0,
-            line=self.extension == "line",
-            detach_reset=self.detach_reset,
-            fire_at_threshold=self.fire_at_threshold,
-            gain_divides=self.gain_divides,
-            smooth=self.smooth,
-            derivative=_formula(kind, "derivative"),
-            primitive=_formula(kind, "primitive") if self.smooth else None,
-            first=first,
-            second=second,
-        )
+class Form(NamedTuple):
+    """Everything of a launch but its tensors: geometry, constants that are compiled in, which numbers vary by group."""
+
+    geometry: Plan
+    constants: dict[str, Any]
+    sizes: tuple[int, ...]
+    many: tuple[bool, ...]
+    degree: int
+    groups: int
+
+
+@functools.lru_cache(maxsize=1024)
+def _form(
+    sizes: tuple[int, ...],
+    many: tuple[bool, ...],
+    degree: int,
+    options: tuple[Any, ...],
+    lists: tuple[tuple[float, ...], ...],
+    flags: tuple[Any, ...],
+) -> Form:
+    """A :class:`Form`; the next launch of the same layer finds it here, in a few microseconds."""
+    from snn_lnm.engines.triton.law import Options
+
+    (charge, reset, synapse, surrogate), (parameters, domain) = options, lists
+    extension, detach_reset, fire_at_threshold, gain_divides, smooth = flags
+    geometry, kind = plan(*sizes), cast("type[Surrogate]", _SURROGATES[surrogate])
+    first, second = parameters if len(parameters) == 2 else (*parameters, None)
+    law = Options(
+        degree=degree,
+        charge=charge,
+        reset=reset,
+        state_is_membrane=reset not in ("hard", "soft"),
+        synapse=synapse,
+        bounded=bool(domain),
+        lo=domain[0] if domain else 0.0,
+        hi=domain[1] if domain else 0.0,
+        line=extension == "line",
+        detach_reset=detach_reset,
+        fire_at_threshold=fire_at_threshold,
+        gain_divides=gain_divides,
+        smooth=smooth,
+        derivative=_formula(kind, "derivative"),
+        primitive=_formula(kind, "primitive") if smooth else None,
+        first=first,
+        second=second,
+    )
+    shape = {"MANY": many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
+    return Form(geometry, {"D": law, **shape}, geometry.sizes, many, degree, sizes[3])
 
 
 class Launch(NamedTuple):
@@ -231,11 +248,16 @@ class Launch(NamedTuple):
         """The compiler's. Fused multiply-adds would change the forward pass's bits; gradients may round less."""
         return {"num_warps": THREADS // warp_size, "enable_fp_fusion": self.fuses}
 
+    def compiled_in(self, warp_size: int) -> dict[str, Any]:
+        """The constants for a target. Loads under way are kept in shared memory; AMD's would take registers."""
+        return {**self.constants, "STAGES": STAGES[self.kernel.__name__] if warp_size == 32 else 1}
+
     def __call__(self, device: torch.device) -> None:
         if self.programs == 0:
             return
+        warp_size = _warp_size()
         with torch.cuda.device(device if device.type == "cuda" else -1):
-            self.kernel[(self.programs,)](*self.arguments, **self.constants, **self.options(_warp_size()))
+            self.kernel[(self.programs,)](*self.arguments, **self.compiled_in(warp_size), **self.options(warp_size))
 
 
 @functools.cache
@@ -248,18 +270,22 @@ def _warp_size() -> int:
     return target.warp_size
 
 
-def _launch(name: str, law: Law, geometry: Plan, arguments: list[Tensor | None], **constants: Any) -> Launch:
+def _launch(name: str, law: Law, form: Form, arguments: list[Tensor | None], **constants: Any) -> Launch:
     from snn_lnm.engines.triton import kernels
 
-    shape = {"MANY": law.many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
-    shape["STAGES"] = STAGES
-    everything = (*arguments, *law.numbers, *geometry.sizes)
-    constants = {"D": law.options(), **constants, **shape}
-    return Launch(getattr(kernels, name), geometry.programs, everything, constants, name == "backward_kernel")
+    everything = (*arguments, *law.numbers, *form.sizes)
+    return Launch(
+        getattr(kernels, name), form.geometry.programs, everything, {**form.constants, **constants}, name[0] == "b"
+    )
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.contiguous()
+
+
+def _is_one(value: Tensor) -> bool:
+    """One number under every index, as the start is where none is given: read as it is, not written out."""
+    return not any(value.stride())
 
 
 Outputs = tuple[Tensor, ...]
@@ -274,16 +300,17 @@ def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> Outputs
 
 def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Outputs, Launch]:
     law, membrane = Law(*rest[:-1]), rest[-1]
-    x = x.expand(law.outputs(x)).contiguous()
-    nothing = v.new_empty(0)
+    x = (x.expand(law.outputs(x)) if law.held else x).contiguous()
     spikes, h = torch.empty_like(x), None if membrane is None else x.new_empty(x.shape, dtype=membrane)
     membrane_is_last = membrane == v.dtype and law.single_step and law.reset not in ("hard", "soft")
-    last_v = h if h is not None and membrane_is_last else torch.empty_like(v, memory_format=torch.contiguous_format)
-    last_current = None if law.alpha is None else torch.empty_like(last_v)
-    inputs = [x, _contiguous(v), None if law.alpha is None else _contiguous(current)]
-    launch = _launch("forward_kernel", law, law.plan(x), [*inputs, spikes, h, last_v, last_current])
-    outputs = (spikes, h, nothing if membrane_is_last else last_v, last_current)
-    return tuple(nothing.clone() if value is None else value for value in outputs), launch
+    last_v = h if h is not None and membrane_is_last else v.new_empty(v.shape)
+    last_current = None if law.alpha is None else v.new_empty(v.shape)
+    one = _is_one(v)
+    inputs = [x, v if one else v.contiguous(), None if law.alpha is None else _contiguous(current)]
+    tensors = [*inputs, spikes, h, last_v, last_current]
+    launch = _launch("forward_kernel", law, law.form(x), tensors, START_IS_ONE=one)
+    outputs = (spikes, h, None if membrane_is_last else last_v, last_current)
+    return tuple(v.new_empty(0) if value is None else value for value in outputs), launch
 
 
 def backward(*arguments: Any) -> Outputs:
@@ -305,10 +332,11 @@ def prepare_backward(
     *rest: Any,
 ) -> tuple[Callable[[], Outputs], Launch]:
     law, need_state, needs = Law(*rest[:-2]), rest[-2], rest[-1]
-    x = x.expand(law.outputs(x))
-    geometry, synapse = law.plan(x), law.alpha is not None
+    x = x.expand(law.outputs(x)) if law.held else x
+    form, synapse = law.form(x), law.alpha is not None
+    geometry = form.geometry
     # One sum for each coefficient and each of the other four numbers; -1 where nobody wants it.
-    wanted = [*[needs[0]] * (law.degree + 1), *needs[1:4], needs[4] and synapse]
+    wanted = [*[needs[0]] * (form.degree + 1), *needs[1:4], needs[4] and synapse]
     columns = tuple(sum(wanted[:k]) if want else -1 for k, want in enumerate(wanted))
     d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     d_v = v.new_empty(v.shape) if need_state else None
@@ -317,28 +345,36 @@ def prepare_backward(
     partial = torch.empty((rows, sum(wanted)), dtype=torch.float64, device=x.device) if any(wanted) else None
     needs_currents = synapse and (needs[3] or needs[4])
     currents = x.new_empty(x.shape, dtype=v.dtype) if needs_currents else None
-    inputs = [_contiguous(t) for t in (x if needs[3] or needs[4] else None, v, current, h)]
+    one = _is_one(v)
+    start = [v if one else v.contiguous(), _contiguous(current)]
+    inputs = [x.contiguous() if needs[3] or needs[4] else None, *start, h.contiguous()]
     d_outputs = [_contiguous(t) for t in (d_spikes, d_h, d_last_v, d_last_current)]
-    arguments = [*inputs, currents, *d_outputs, d_x, d_v, d_current, partial]
-    launch = _launch("backward_kernel", law, geometry, arguments, COLUMNS=columns, WIDTH=sum(wanted), ROWS=ROWS)
+    tensors = [*inputs, currents, *d_outputs, d_x, d_v, d_current, partial]
+    constants = {"COLUMNS": columns, "WIDTH": sum(wanted), "ROWS": ROWS, "START_IS_ONE": one}
+    launch = _launch("backward_kernel", law, form, tensors, **constants)
 
     def finish() -> Outputs:
-        nothing = v.new_empty(0)
         d_input = d_x.sum(0) if law.held else d_x
-        given = tuple(nothing.clone() if value is None else value for value in (d_input, d_v, d_current))
-        if partial is None:
-            return (*given, *(nothing.clone() for _ in needs))
-        sums = partial.view(geometry.chunks, law.groups, -1, partial.shape[-1]).sum((0, 2))
-        gradients: list[Tensor] = []
-        column = 0
-        for number, need, many in zip(law[:5], needs, law.many, strict=True):
-            if number is None or not need:
-                gradients.append(nothing.clone())
-                continue
-            width = law.degree + 1 if not gradients else 1
-            total = sums[:, column : column + width]
-            gradients.append((total if many else total.sum(0)).reshape(number.shape).to(number.dtype))
-            column += width
-        return (*given, *gradients)
+        given = (d_input, d_v, d_current, *_gradients(law, form, needs, partial))
+        return tuple(v.new_empty(0) if value is None else value for value in given)
 
     return finish, launch
+
+
+def _gradients(law: Law, form: Form, needs: list[bool], partial: Tensor | None) -> list[Tensor | None]:
+    """Of the five numbers, from the programs' sums."""
+    if partial is None:
+        return [None] * len(needs)
+    sums = partial.view(form.geometry.chunks, form.groups, -1, partial.shape[-1]).sum((0, 2))
+    gradients: list[Tensor | None] = []
+    column = 0
+    for number, need, many in zip(law[:5], needs, form.many, strict=True):
+        if number is None or not need:
+            gradients.append(None)
+            continue
+        width = 1 if gradients else form.degree + 1
+        total = sums[:, column : column + width]
+        total = total if many or form.groups == 1 else total.sum(0)
+        gradients.append(total.reshape(number.shape).to(number.dtype))
+        column += width
+    return gradients

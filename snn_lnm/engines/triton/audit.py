@@ -183,7 +183,8 @@ def compile_for(launch: Launch, target: str) -> Any:
 
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
-    constants = dict(launch.constants)
+    constants = launch.compiled_in(TARGETS[target][2])
+    compiled_in = dict.fromkeys(constants, "constexpr")
     for index, (name, value) in enumerate(zip(launch.kernel.arg_names, launch.arguments, strict=False)):
         if value is None:
             signature[name], constants[name] = "constexpr", None
@@ -191,10 +192,13 @@ def compile_for(launch: Launch, target: str) -> Any:
             signature[name], attributes[(index,)] = _TYPES[value.dtype], [["tt.divisibility", 16]]
         else:
             signature[name] = launch.kernel.params[index].annotation_type
-    signature |= dict.fromkeys(launch.constants, "constexpr")
+    signature |= compiled_in
     source = ASTSource(launch.kernel, signature, constants, attributes)
     options = launch.options(TARGETS[target][2])
     return cast(Any, triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options))
+
+
+_ACCESS = r"\b(?:tt\.load|tt\.store|ttg\.async_copy_global_to_local) .*tensor<\d+x!tt\.ptr<(\w+)>"
 
 
 def step_bytes(ttgir: str, conditional: bool = True) -> int:
@@ -207,7 +211,9 @@ def step_bytes(ttgir: str, conditional: bool = True) -> int:
     open_loops: list[tuple[int, int]] = []  # depth at which it ends, bytes so far; -1: it holds another loop
     open_ifs: list[int] = []  # depth at which it ends
     for line in ttgir.splitlines():
-        access = re.search(r"\btt\.(?:load|store) .*tensor<\d+x!tt\.ptr<(\w+)>", line)
+        access = re.search(
+            r"\b(?:tt\.(?:load|store)|ttg\.async_copy_global_to_local) .*tensor<\d+x!tt\.ptr<(\w+)>", line
+        )
         if access and open_loops and open_loops[-1][1] >= 0 and (conditional or not open_ifs):
             open_loops[-1] = (open_loops[-1][0], open_loops[-1][1] + size[access[1]])
         depth += line.count("{") - line.count("}")
@@ -267,7 +273,7 @@ _SASS = {
     "label": r"\s*/\*0*(\w+)\*/",
     "branch": r"\bBRA\b[^;]*?\b0x0*(\w+)",
     "instruction": r"\s*/\*\w+\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)",
-    "load": r"LDG(.*)",
+    "load": r"LDG(?!DEPBAR)(.*)",  # with S, to shared memory; DEPBAR waits for those
     "store": r"STG(.*)",
     "contraction": r"[FD]FMA|HFMA2",
 }

@@ -80,6 +80,12 @@ def load_numbers(p, pointers, MANY: tl.constexpr, SHARED: tl.constexpr, D: tl.co
     return Numbers(coefficients, threshold, v_reset, gain, alpha, slope, lowest, 1.0 / gain, center_of(threshold))
 
 
+@triton.jit
+def load_start(v_ptr, base, p, START_IS_ONE: tl.constexpr):
+    """The state before the first step; one number for all neurons, or one for each."""
+    return tl.load(v_ptr + (p.lane * 0 if START_IS_ONE else base + p.lane), p.mask, 0.0)
+
+
 @triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x_ptr, v_ptr, current_ptr, spikes_ptr, h_ptr, last_v_ptr, last_current_ptr,
@@ -87,7 +93,7 @@ def forward_kernel(
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     D: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, START_IS_ONE: tl.constexpr,
 ):  # fmt: skip
     """Spikes, and where wanted the membrane, of all steps; the last state."""
     tl.assume(steps > 0)
@@ -96,7 +102,7 @@ def forward_kernel(
     n = load_numbers(p, (coefficients_ptr, threshold_ptr, v_reset_ptr, gain_ptr, alpha_ptr), MANY, SHARED, D)
     for r in range(p.first, p.last):
         base = r * period
-        h = tl.load(v_ptr + base + p.lane, p.mask, 0.0)
+        h = load_start(v_ptr, base, p, START_IS_ONE)
         synaptic = h if D.synapse == "" else tl.load(current_ptr + base + p.lane, p.mask, 0.0)
         spike = tl.zeros_like(h)
         entering = h
@@ -166,7 +172,8 @@ def backward_kernel(
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     D: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr,
-    BLOCK: tl.constexpr, ALIGN: tl.constexpr, STAGES: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr, ALIGN: tl.constexpr, STAGES: tl.constexpr, START_IS_ONE: tl.constexpr,
+    ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of input and starting state, and this program's partial sums of the parameters' gradients.
 
@@ -185,11 +192,10 @@ def backward_kernel(
         base = r * period
         if currents_ptr is not None:
             recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D)
+        start = load_start(v_ptr, base, p, START_IS_ONE)
         h = tl.load(h_ptr + base + (steps - 1) * neurons + p.lane, p.mask, 0.0).to(dtype)
-        start = zero
         if h_ptr.dtype.element_ty != dtype:
             h += n.center
-            start = tl.load(v_ptr + base + p.lane, p.mask, 0.0)
         d_state = zero
         d_synaptic = zero
         d_next = zero
@@ -204,12 +210,10 @@ def backward_kernel(
             d_s = zero
             if d_spikes_ptr is not None:
                 d_s = tl.load(d_spikes_ptr + row + p.lane, p.mask, 0.0).to(dtype)
-            if h_ptr.dtype.element_ty == dtype:
-                before_ptr = tl.where(t > 0, h_ptr + (row - neurons), v_ptr + base)
-                before = tl.load(before_ptr + p.lane, p.mask, 0.0)
-            else:
-                before = tl.load(h_ptr + (row - neurons) + p.lane, p.mask & (t > 0), 0.0).to(dtype)
-                before = tl.where(t > 0, before + n.center, start)
+            before = tl.load(h_ptr + (row - neurons) + p.lane, p.mask & (t > 0), 0.0).to(dtype)
+            if h_ptr.dtype.element_ty != dtype:
+                before += n.center
+            before = tl.where(t > 0, before, start)
             d_membrane, d_threshold, d_v_reset = reset_backward(h, d_s, d_spikes_ptr is not None, d_state, d_next, n, D)
             if d_h_ptr is not None:
                 d_membrane += tl.load(d_h_ptr + row + p.lane, p.mask, 0.0)
