@@ -36,6 +36,7 @@ _BACKWARD = (
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
+_PLAIN = (Tensor, torch.nn.Parameter, type(None))
 _SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
 _ENGINES = ("cpp", "triton")
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore[reportPrivateUsage] - torch has no public one
@@ -46,6 +47,7 @@ for _engine in _ENGINES:
     _library.define(f"backward.{_engine}{_BACKWARD}")
 _FORWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.forward, name) for name in _ENGINES}
 _BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.backward, name) for name in _ENGINES}
+_OPS = {"forward": _FORWARDS, "backward": _BACKWARDS}
 
 
 def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
@@ -88,25 +90,38 @@ def _backward_fake(
     )
 
 
+def _call(name: str, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+    """An operator, below autograd."""
+    with _BelowAutograd():
+        if engine == "triton" and not _watched(arguments[:_INPUTS]):
+            return getattr(triton, name)(*arguments)  # it is Python: the dispatcher would only cost time
+        return _OPS[name][engine](*arguments)
+
+
+def _watched(values: tuple[Any, ...]) -> bool:
+    """By a mode (fake tensors, tracing, a user's), or by a tensor's class: who then must see the operator."""
+    modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage] - torch has no public one
+    return modes > 0 or any(type(value) not in _PLAIN for value in values)
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-        with _BelowAutograd():
-            outputs: tuple[Tensor, ...] = _FORWARDS[engine](*arguments)
+    def forward(ctx: Any, engine: str, options: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, ...]:
+        outputs = _call("forward", engine, *inputs, *options)
         ctx.set_materialize_grads(False)
-        x, *others = arguments[:_INPUTS]
+        x, *others = inputs
         h = outputs[1]
-        if not any(ctx.needs_input_grad[1 + _GAIN :]):
+        if not any(ctx.needs_input_grad[2 + _GAIN :]):
             # Only gain and α need the input; for the rest anything of its shape and dtype does.
             x = h if h.dtype == x.dtype and h.shape == x.shape else x.new_empty(()).expand(x.shape)
         ctx.save_for_backward(x, *others, h)
-        ctx.engine, ctx.options = engine, arguments[_INPUTS:-1]
+        ctx.engine, ctx.options = engine, options[:-1]
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
         x, v, current, *parameters, h = ctx.saved_tensors
-        _, *needs = ctx.needs_input_grad
+        _, _, *needs = ctx.needs_input_grad
         d_spikes, d_h, d_last_v, d_last_current = d_outputs
         arguments = (
             d_spikes,
@@ -115,11 +130,11 @@ class _Scan(torch.autograd.Function):
             None if current is None else d_last_current,
             *(x, v, current, h, *parameters, *ctx.options),
             needs[1] or needs[2],
-            needs[3:_INPUTS],
+            needs[3:],
         )
         gradients = _backward_autograd(ctx.engine, *arguments)
-        wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=False))
-        return (None, *wanted, *[None] * (len(needs) - _INPUTS))
+        wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=True))
+        return (None, None, *wanted)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -138,16 +153,14 @@ def _differentiated() -> bool:
 
 def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
     if _differentiated():
-        return _Scan.apply(engine, *arguments)
-    with _BelowAutograd():
-        return _FORWARDS[engine](*arguments)
+        return _Scan.apply(engine, arguments[_INPUTS:], *arguments[:_INPUTS])
+    return _call("forward", engine, *arguments)
 
 
 class _Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-        with _BelowAutograd():
-            return _BACKWARDS[engine](*arguments)
+        return _call("backward", engine, *arguments)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> Any:
@@ -159,8 +172,7 @@ class _Once(torch.autograd.Function):
 def _backward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
     if _differentiated():
         return _Once.apply(engine, *arguments)
-    with _BelowAutograd():
-        return _BACKWARDS[engine](*arguments)
+    return _call("backward", engine, *arguments)
 
 
 for _name, _ops, _fake, _autograd in (

@@ -28,7 +28,7 @@ PROGRAMS = 1024  # enough to fill a GPU
 STAGES = {"forward_kernel": 8, "backward_kernel": 4}  # steps whose loads are under way at a time: shared memory
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
 ALIGN = 16  # elements; sizes that are multiples of it give vector accesses
-_SURROGATES = tuple(BY_NAME.values())
+_SURROGATES: tuple[type[Surrogate], ...] = tuple(BY_NAME.values())
 
 
 # ---- obstacles -----------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _form(
 
     (charge, reset, synapse, surrogate), (parameters, domain) = options, lists
     extension, detach_reset, fire_at_threshold, gain_divides, smooth = flags
-    geometry, kind = plan(*sizes), cast("type[Surrogate]", _SURROGATES[surrogate])
+    geometry, kind = plan(*sizes), _SURROGATES[int(surrogate)]
     first, second = parameters if len(parameters) == 2 else (*parameters, None)
     law = Options(
         degree=degree,
