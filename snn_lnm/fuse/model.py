@@ -60,8 +60,8 @@ def fuse_time(
         exact: also run the layers that add up, Linear and convolutions, step by step. Without it they may
             round otherwise than in the loop, where the kernel adds up in another order for another batch size.
         at_once: how many steps run as one block of time, the states going from block to block: ``"all"``, a
-            number, or ``"auto"``, as many as keep the largest tensor of a block within the caches, 16 MiB, but
-            at least 8. The numbers are the same, but for what is said of ``exact``.
+            number, or ``"auto"``: on a GPU all; on a CPU as many as keep the largest tensor of a block within
+            the caches, 16 MiB, but at least 8. The numbers are the same, but for what is said of ``exact``.
 
     Returns:
         :class:`FusedTime`.

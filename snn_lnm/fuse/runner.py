@@ -26,6 +26,8 @@ FIRST_BYTES = 2**20
 """Of the input in the first block, which finds the largest tensor out."""
 FEWEST = 8
 """Steps in a block: fewer would spend their time in Python again."""
+FIRST_HELD = 16
+"""Steps in the first block of an input that does not change, which has no bytes per step."""
 
 AtOnce = Literal["auto", "all"] | int
 How = Literal["once", "folded", "fused over T", "step by step"]
@@ -112,8 +114,9 @@ class Runner:
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
         steps = len(x) if isinstance(self.at_once, str) else self.at_once
-        if self.at_once == "auto":
-            first = min(len(x), max(FEWEST, FIRST_BYTES * len(x) // max(x.nbytes, 1)))
+        if self.at_once == "auto" and x.device.type == "cpu":  # a GPU waits for calls, not for its caches
+            fitting = FIRST_HELD if self.same else FIRST_BYTES * len(x) // max(x.nbytes, 1)
+            first = min(len(x), max(FEWEST, fitting))
             head, x = _parts(x, [first, len(x) - first])
             yield head
             steps = max(FEWEST, BLOCK_BYTES // self.largest)
