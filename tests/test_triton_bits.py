@@ -121,6 +121,22 @@ def test_empty_inputs():
         assert out.spikes.shape == shape and out.state.v.shape == shape[1:]
 
 
+@pytest.mark.parametrize("reset", ["hard", "soft_next"])
+def test_a_start_of_one_number_is_read_as_it_is(reset):
+    """-0 and what lies behind it in memory, forward and backward."""
+    x, theta = torch.randn(3, 2, 300, device=DEVICE), torch.tensor([0.1, 0.9], device=DEVICE, requires_grad=True)
+    found = []
+    for value in (-0.0, 0.7):
+        behind = torch.full((600,), 5.0, device=DEVICE)
+        behind[0] = value
+        for start in (behind[0].expand(2, 300), torch.full((2, 300), value, device=DEVICE)):
+            words = {"state": State(start, None), "reset": reset, "backend": "triton"}
+            out = functional.lnm(x, theta, **words)
+            found.append((out.spikes, out.membrane, *torch.autograd.grad(out.membrane.sum(), theta)))
+    assert all(map(torch.equal, *found[:2])) and all(map(torch.equal, *found[2:]))
+    assert not torch.equal(found[0][1], found[2][1])
+
+
 def test_a_sequence_can_be_cut_anywhere():
     x, theta = torch.randn(9, 3, 40, device=DEVICE), torch.tensor([0.0, 0.9, 0.1], device=DEVICE)
     options = {"alpha": 0.5, "charge": "map", "reset": "soft_next", "domain": (-1.0, 1.0), "backend": "triton"}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from operators import check_operators
 from optional import OLDEST_TRITON
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton_cases import DEVICE
 
 from snn_lnm import LNM, engines, explain_backend, functional
@@ -109,6 +110,21 @@ def test_compiles_without_graph_breaks():
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(x)
     (found,) = torch.autograd.grad(compiled[0].sum() + compiled[1].sum(), x)
     assert torch.equal(eager[0], compiled[0]) and torch.equal(eager[1], compiled[1]) and torch.equal(expected, found)
+
+
+def test_a_mode_sees_the_operators():
+    """Without one the dispatcher is left out."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    neuron, x = neuron_and_input()
+    with Watch():
+        neuron(x)[0].sum().backward()
+    assert {"snn_lnm.forward.triton", "snn_lnm.backward.triton"} <= {*seen}
 
 
 def test_exports():

@@ -53,6 +53,16 @@ def test_layers_before_the_first_neuron_are_called_once(at_once, monkeypatch):
     assert ways(model)["0"] == "folded"  # the report is of the last run
 
 
+def test_the_first_block_of_a_held_input_is_longer(monkeypatch):
+    """It has no bytes per step, however large it is."""
+    seen, linear = [], F.linear
+    net = nn.Sequential(nn.Linear(40_000, 8), leaky(), nn.Linear(8, 2), leaky(output=True))
+    snn_lnm.swap(net)
+    monkeypatch.setattr(F, "linear", lambda x, *parameters: seen.append(len(x)) or linear(x, *parameters))
+    snn_lnm.fuse_time(net)(torch.rand(1, 40_000).expand(20, 1, 40_000))
+    assert seen == [1, 16, 4]
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_neurons_of_every_adapter_get_their_current_once(framework):
     """In training: what the layer before the neuron gives for one step, not for all."""

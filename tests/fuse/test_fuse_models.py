@@ -134,6 +134,16 @@ def test_steps_that_go_through_the_network_together(at_once, shape, width, block
     assert seen == blocks
 
 
+def test_blocks_are_for_cpus(monkeypatch):
+    """A GPU waits for calls; tensors on meta stand for its own."""
+    seen, linear = [], F.linear
+    monkeypatch.setattr(F, "linear", lambda x, *parameters: seen.append(len(x)) or linear(x, *parameters))
+    for device in ("cpu", "meta"):
+        net = nn.Sequential(nn.Linear(40_000, 2, device=device))
+        snn_lnm.fuse_time(net)(torch.zeros(20, 1, 40_000, device=device))
+    assert seen == [8, 12, 20]
+
+
 def test_blocks_are_parts_of_one_split():
     """Slice by slice, each would write a gradient of the whole sequence."""
     x = torch.rand(T, B, 5, requires_grad=True)

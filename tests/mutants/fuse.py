@@ -145,6 +145,14 @@ MUTANTS = [
         f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
     ),
     mutant("runner.py", "blocks of single steps", "FEWEST = 8", "FEWEST = 1", BLOCKS),
+    mutant("runner.py", "blocks on a GPU, too", ' and x.device.type == "cpu":', ":", f"{MODELS}blocks_are_for_cpus"),
+    mutant(
+        "runner.py",
+        "a short first block",
+        "FIRST_HELD = 16",
+        "FIRST_HELD = 8",
+        f"{HELD}the_first_block_of_a_held_input_is_longer",
+    ),
     mutant(
         "runner.py",
         "a constant current forgets the state",

@@ -37,11 +37,11 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "gradients of the parameters are not asked for",
-        "            needs[3:_INPUTS],",
-        "            [False, *needs[4:_INPUTS]],",
+        "            needs[3:],",
+        "            [False, *needs[4:]],",
         "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck",
     ),
-    mutant("engines/op.py", "the input is not kept for the gain", "[1 + _GAIN :]", "[2 + _GAIN :]", GRADIENTS),
+    mutant("engines/op.py", "the input is not kept for the gain", "[2 + _GAIN :]", "[3 + _GAIN :]", GRADIENTS),
     mutant(
         "engines/op.py",
         "the gradient of the last membrane is dropped",

@@ -7,6 +7,7 @@ GRADIENTS = "tests/test_triton_gradients.py::test_same_gradients_to_the_bit_wher
 DETACHED = "tests/test_triton_gradients.py::test_detached_resets_are_the_reference_s"
 KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
 KEPT_GRADIENTS = "tests/test_memory_options.py::test_gradients_are_those_at_the_kept_membrane"
+ONE = "tests/test_triton_bits.py::test_a_start_of_one_number_is_read_as_it_is"
 RUNS = "tests/test_triton_gradients.py::test_gradients_are_the_same_from_run_to_run"
 
 
@@ -22,9 +23,15 @@ def launcher(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/__init__.py", old, new, tests or (BITS,))
 
 
+def operator(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/op.py", old, new, tests)
+
+
 HELD = "tests/test_held.py::test_bits_and_gradients"
+SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 
 MUTANTS = [
+    operator("no mode sees the operator", "modes > 0 or", "", SEEN),
     launcher("a held input's gradient is the last step's", "d_x.sum(0) if law.held", "d_x[-1] if law.held", HELD),
     law(
         "a NaN membrane has a finite gradient",
@@ -42,10 +49,11 @@ MUTANTS = [
     law("a kept NaN becomes infinity", "tl.where(h == h, nearest, 0x7FC00000)", "nearest", KEPT),
     kernels(
         "the kept membrane starts at zero",
-        "tl.where(t > 0, before + n.center, start)",
-        "before + n.center",
+        "            before = tl.where(t > 0, before, start)\n",
+        "",
         KEPT_GRADIENTS,
     ),
+    kernels("the start of one number is read as many", "p.lane * 0 if START_IS_ONE", "p.lane if START_IS_ONE", ONE),
     law("Horner drops θ_0", "static_range(D.degree - 1, -1, -1)", "static_range(D.degree - 1, 0, -1)"),
     law("a hard reset goes to zero", "(1 - s) * h + s * n.v_reset", "(1 - s) * h"),
     law("a soft reset adds", "return h - s * n.threshold", "return h + s * n.threshold"),
@@ -76,12 +84,20 @@ MUTANTS = [
         "sums",
         DETACHED.replace("detached_resets_are_the_reference_s", "same_gradients"),
     ),
-    launcher("numbers that vary are taken for one", "t.numel() > (self.degree + 1 if k == 0 else 1)", "t.numel() > 99"),
-    launcher("partial sums swap their axes", ".sum((0, 2))", ".sum((1, 2))[: law.groups]", GRADIENTS),
+    launcher("numbers that vary are taken for one", "count > 1 for count", "count > 99 for count"),
+    launcher("every start is taken for one number", "not any(value.stride())", "True"),
+    launcher(
+        "the sum over groups is forgotten",
+        "total if many or form.groups == 1 else total.sum(0)",
+        "total[:1]",
+        GRADIENTS,
+    ),
+    launcher("another degree finds the same launch", "many, degree, sizes[3])", "many, 1, sizes[3])", GRADIENTS),
+    launcher("partial sums swap their axes", ".sum((0, 2))", ".sum((1, 2))[: form.groups]", GRADIENTS),
     launcher(
         "euler is taken for decay",
         '"" if self.alpha is None else self.synapse',
         '"" if self.alpha is None else "decay"',
     ),
-    launcher("the domain is reversed", "lo=self.domain[0]", "lo=-self.domain[1]"),
+    launcher("the domain is reversed", "lo=domain[0]", "lo=-domain[1]"),
 ]
