@@ -49,6 +49,7 @@ TARGETS = {
     "gfx942": ("hip", "gfx942", 64),
 }
 """Backend, architecture and warp size, as Triton names them: A100, H100, B200, MI300."""
+_ACCESS = r"\b(?:tt\.load|tt\.store|ttg\.async_copy_global_to_local) .*tensor<\d+x!tt\.ptr<(\w+)>"
 _TYPES = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
 
@@ -183,8 +184,8 @@ def compile_for(launch: Launch, target: str) -> Any:
 
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
-    constants = launch.compiled_in(TARGETS[target][2])
-    compiled_in = dict.fromkeys(constants, "constexpr")
+    gpu, warp_size = GPUTarget(*TARGETS[target]), TARGETS[target][2]
+    constants = launch.compiled_in(warp_size)
     for index, (name, value) in enumerate(zip(launch.kernel.arg_names, launch.arguments, strict=False)):
         if value is None:
             signature[name], constants[name] = "constexpr", None
@@ -192,13 +193,9 @@ def compile_for(launch: Launch, target: str) -> Any:
             signature[name], attributes[(index,)] = _TYPES[value.dtype], [["tt.divisibility", 16]]
         else:
             signature[name] = launch.kernel.params[index].annotation_type
-    signature |= compiled_in
+    signature |= dict.fromkeys(launch.kernel.arg_names[len(launch.arguments) :], "constexpr")
     source = ASTSource(launch.kernel, signature, constants, attributes)
-    options = launch.options(TARGETS[target][2])
-    return cast(Any, triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options))
-
-
-_ACCESS = r"\b(?:tt\.load|tt\.store|ttg\.async_copy_global_to_local) .*tensor<\d+x!tt\.ptr<(\w+)>"
+    return cast(Any, triton.compile(source, target=gpu, options=launch.options(warp_size)))
 
 
 def step_bytes(ttgir: str, conditional: bool = True) -> int:
