@@ -32,4 +32,6 @@ bench: .venv/.installed
 	$(PYTHON) -m benchmarks.network --compile
 
 bench-gpu: .venv/.installed
+	$(PYTHON) -m benchmarks.gpu_kernels
 	$(PYTHON) -m benchmarks.gpu --csv outputs/gpu.csv
+	$(PYTHON) -m benchmarks.network --device cuda --out outputs/gpu

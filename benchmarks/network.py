@@ -185,7 +185,7 @@ def main() -> None:
                 print(f"{name:<12} {steps:>4} {contestant:<22} {line}", flush=True)
                 for passes in zip(result.forward, result.backward, result.step, strict=True):
                     rows.append((about, name, steps, contestant, *passes, peak, result.first))
-    options.out.mkdir(exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "network.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         passes = ["forward_seconds", "backward_seconds", "seconds"]

@@ -84,8 +84,9 @@ def test_every_judged_column_can_fail(audit):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_the_benchmark_refuses():
-    command = [sys.executable, "-m", "benchmarks.gpu"]
+@pytest.mark.parametrize("benchmark", ["gpu", "gpu_kernels"])
+def test_without_a_gpu_the_benchmark_refuses(benchmark):
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and done.stdout == ""
     assert "needs a GPU" in done.stderr and "Traceback" not in done.stderr

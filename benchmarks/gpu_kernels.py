@@ -1,0 +1,84 @@
+"""The Triton kernels alone, without the host: `python -m benchmarks.gpu_kernels`.
+
+Each kernel is replayed within a CUDA graph (`triton.testing.do_bench_cudagraph`), five times: least, median and largest
+time. "of a copy" is a copy's time for the 12 bytes per neuron and step that a pass must move, divided by the
+median: 1 is the speed of a large copy, which is measured in the same run. A learned cubic, float32, hard reset, ATan.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu import FLOOR, copy_speed, do_bench, machine
+from snn_lnm.engines import triton as engine
+
+CASES = [
+    ((32, 64, 4096), "layer"),
+    ((128, 64, 512), "layer"),
+    ((16, 64, 1000), "layer"),
+    ((8, 64, 128, 32, 32), "channel"),
+    ((128, 64, 512), "channel"),
+]
+ROUNDS = 5
+
+
+def law(shape: tuple[int, ...], layout: str, device: torch.device) -> engine.Law:
+    coefficients = torch.tensor([0.0, 0.9, 0.02, -0.03], device=device)
+    if layout == "channel":
+        coefficients = coefficients.repeat(shape[2], 1)
+    threshold, v_reset, gain = (torch.tensor(value, device=device) for value in (1.0, 0.0, 1.0))
+    return engine.Law(
+        coefficients, threshold, v_reset, gain, alpha=None,
+        inner=math.prod(shape[3:]) if layout == "channel" else 1, single_step=False, held=0, charge="map",
+        reset="hard", synapse="decay", surrogate=0, surrogate_parameters=[2.0], domain=[-1.5, 1.5], extension="line",
+        detach_reset=True, fire_at_threshold=False, gain_divides=False, smooth=False,
+    )  # fmt: skip
+
+
+def launches(shape: tuple[int, ...], layout: str, device: torch.device) -> Iterator[tuple[str, engine.Launch]]:
+    """The two kernels of a training step, on random input."""
+    x, start, numbers = (
+        torch.randn(shape, device=device),
+        torch.zeros(shape[1:], device=device),
+        law(shape, layout, device),
+    )
+    outputs, forward = engine.prepare_forward(x, start, None, *numbers, torch.float32)
+    forward(device)  # its membrane is the input of the backward pass
+    yield "forward", forward
+    d_spikes, needs = torch.randn(shape, device=device), [True, False, False, False, False]
+    arguments = (d_spikes, None, None, None, x, start, None, outputs[1], *numbers, False, needs)
+    yield "backward", engine.prepare_backward(*arguments)[1]
+
+
+def measure(launch: engine.Launch, device: torch.device) -> list[float]:
+    """Microseconds of every round."""
+    from triton.testing import do_bench_cudagraph
+
+    launch(device)
+    torch.cuda.synchronize()
+    return [1e3 * float(do_bench_cudagraph(lambda: launch(device))) for _ in range(ROUNDS)]  # pyright: ignore[reportArgumentType]
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print(f"This benchmark needs a GPU, and PyTorch {torch.__version__} sees none here.", file=sys.stderr)
+        return 2
+    device = torch.device("cuda", torch.cuda.current_device())
+    copy = copy_speed(device, do_bench)
+    print(f"{machine(device)}\ncopy: {copy / 1e9:.0f} GB/s read and written")
+    for shape, layout in CASES:
+        for kernel, launch in launches(shape, layout, device):
+            times = measure(launch, device)
+            share = FLOOR["forward"] * math.prod(shape) / copy / statistics.median(times) * 1e6
+            spread = " ".join(f"{time:7.1f}" for time in (min(times), statistics.median(times), max(times)))
+            print(f"{shape!s:22} {layout:8} {kernel:9} {spread} us, of a copy {share:.2f}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
