@@ -67,8 +67,11 @@ def test_the_audit_refuses_an_interpreter_and_an_unknown_spikingjelly(audit, mon
 
 
 def test_every_judged_column_can_fail(audit):
-    theirs = audit.Row("", "sm_90", "theirs", 12, 12, 0, 8, 30, 25, 24, 31, 0, 20)
+    theirs = audit.Row("", "sm_90", "theirs", 12, 12, 0, 8, 130, 125, 24, 31, 0, 20)
     assert audit.worse(replace(theirs, forward_registers=200), theirs) == []  # shown only
+    few = replace(theirs, forward_instructions=30, backward_instructions=25)
+    assert audit.worse(replace(few, forward_instructions=115), few) == []  # memory takes longer
+    assert len(audit.worse(replace(few, forward_instructions=116), few)) == 1
     columns = [
         name for name in vars(theirs) if name.split("_")[-1] in ("bytes", "instructions", "spilled", "compilations")
     ]
