@@ -68,8 +68,8 @@ JUDGED = (
 )  # fmt: skip
 """Registers are shown, not judged: they cost nothing until they limit how many programs a GPU holds."""
 BALANCE = 115
-"""Instructions per neuron and step that an A100 issues while it moves 12 bytes (docs/performance-gpu.md): so many are free,
-and loads that run ahead are paid with them."""
+"""Instructions per neuron and step that an A100 issues while it moves 12 bytes (docs/performance-gpu.md): so many are
+free, and loads that run ahead are paid with them."""
 
 
 @dataclass(frozen=True)

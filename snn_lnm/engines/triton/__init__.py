@@ -181,7 +181,7 @@ class Law(NamedTuple):
         counts = (self.coefficients.numel() // width, *(1 if t is None else t.numel() for t in self[1:5]))
         sizes = (steps, x.numel() // max(1, steps), self.inner, max(counts), x.element_size(), PROGRAMS)
         options = (self.charge, self.reset, "" if self.alpha is None else self.synapse, self.surrogate)
-        lists = (tuple(self.surrogate_parameters), tuple(self.domain))
+        lists = (tuple(map(float, self.surrogate_parameters)), tuple(map(float, self.domain)))
         return _form(sizes, tuple(count > 1 for count in counts), width - 1, options, lists, self[14:])
 
 
@@ -250,7 +250,8 @@ class Launch(NamedTuple):
 
     def compiled_in(self, warp_size: int) -> dict[str, Any]:
         """The constants for a target. Loads under way are kept in shared memory; AMD's would take registers."""
-        return {**self.constants, "STAGES": STAGES[self.kernel.__name__] if warp_size == 32 else 1}
+        on_amd = warp_size == 64 or torch.version.hip is not None
+        return {**self.constants, "STAGES": 1 if on_amd else STAGES[self.kernel.__name__]}
 
     def __call__(self, device: torch.device) -> None:
         if self.programs == 0:
