@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.gpu import FLOOR, copy_speed, do_bench, machine
 from snn_lnm.engines import triton as engine
+from snn_lnm.engines.triton.audit import Variant
 
 CASES = [
     ((32, 64, 4096), "layer"),
@@ -28,16 +29,11 @@ ROUNDS = 5
 
 
 def law(shape: tuple[int, ...], layout: str, device: torch.device) -> engine.Law:
-    coefficients = torch.tensor([0.0, 0.9, 0.02, -0.03], device=device)
-    if layout == "channel":
-        coefficients = coefficients.repeat(shape[2], 1)
+    """The audit's cubic, with numbers."""
+    empty = Variant("cubic", shape=shape, layout=layout).law()
+    theta = torch.tensor([0.0, 0.9, 0.02, -0.03], device=device).expand(empty.coefficients.shape).contiguous()
     threshold, v_reset, gain = (torch.tensor(value, device=device) for value in (1.0, 0.0, 1.0))
-    return engine.Law(
-        coefficients, threshold, v_reset, gain, alpha=None,
-        inner=math.prod(shape[3:]) if layout == "channel" else 1, single_step=False, held=0, charge="map",
-        reset="hard", synapse="decay", surrogate=0, surrogate_parameters=[2.0], domain=[-1.5, 1.5], extension="line",
-        detach_reset=True, fire_at_threshold=False, gain_divides=False, smooth=False,
-    )  # fmt: skip
+    return empty._replace(coefficients=theta, threshold=threshold, v_reset=v_reset, gain=gain)
 
 
 def launches(shape: tuple[int, ...], layout: str, device: torch.device) -> Iterator[tuple[str, engine.Launch]]:

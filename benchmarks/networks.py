@@ -54,9 +54,8 @@ class Network:
 
     def inputs(self, steps: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        x = self.scale * torch.rand((1 if self.one_image else steps, BATCH, *self.shape), generator=generator).to(
-            self.device
-        )
+        steps_of_its_own = 1 if self.one_image else steps
+        x = self.scale * torch.rand((steps_of_its_own, BATCH, *self.shape), generator=generator).to(self.device)
         return x.expand(steps, *x.shape[1:])
 
 

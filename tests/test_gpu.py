@@ -52,7 +52,6 @@ def norse_pair():
 
 
 def jelly_pair():
-    pytest.importorskip("spikingjelly")
     from spikingjelly.activation_based.neuron import LIFNode
 
     return [nn.Sequential(LIFNode(tau=2.0, step_mode="m")) for _ in range(2)], lambda net, x: net(2 * x)

@@ -182,7 +182,8 @@ class Law(NamedTuple):
         sizes = (steps, x.numel() // max(1, steps), self.inner, max(counts), x.element_size(), PROGRAMS)
         options = (self.charge, self.reset, "" if self.alpha is None else self.synapse, self.surrogate)
         lists = (tuple(map(float, self.surrogate_parameters)), tuple(map(float, self.domain)))
-        return _form(sizes, tuple(count > 1 for count in counts), width - 1, options, lists, self[14:])
+        flags = (self.extension, self.detach_reset, self.fire_at_threshold, self.gain_divides, self.smooth)
+        return _form(sizes, tuple(count > 1 for count in counts), width - 1, options, lists, flags)
 
 
 class Form(NamedTuple):
@@ -275,9 +276,8 @@ def _launch(name: str, law: Law, form: Form, arguments: list[Tensor | None], **c
     from snn_lnm.engines.triton import kernels
 
     everything = (*arguments, *law.numbers, *form.sizes)
-    return Launch(
-        getattr(kernels, name), form.geometry.programs, everything, {**form.constants, **constants}, name[0] == "b"
-    )
+    constants = {**form.constants, **constants}
+    return Launch(getattr(kernels, name), form.geometry.programs, everything, constants, name == "backward_kernel")
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:

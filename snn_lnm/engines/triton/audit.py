@@ -184,8 +184,7 @@ def compile_for(launch: Launch, target: str) -> Any:
 
     signature: dict[str, str] = {}
     attributes: dict[tuple[int], list[list[Any]]] = {}
-    gpu, warp_size = GPUTarget(*TARGETS[target]), TARGETS[target][2]
-    constants = launch.compiled_in(warp_size)
+    constants = launch.compiled_in(TARGETS[target][2])
     for index, (name, value) in enumerate(zip(launch.kernel.arg_names, launch.arguments, strict=False)):
         if value is None:
             signature[name], constants[name] = "constexpr", None
@@ -194,8 +193,8 @@ def compile_for(launch: Launch, target: str) -> Any:
         else:
             signature[name] = launch.kernel.params[index].annotation_type
     signature |= dict.fromkeys(launch.kernel.arg_names[len(launch.arguments) :], "constexpr")
-    source = ASTSource(launch.kernel, signature, constants, attributes)
-    return cast(Any, triton.compile(source, target=gpu, options=launch.options(warp_size)))
+    source, options = ASTSource(launch.kernel, signature, constants, attributes), launch.options(TARGETS[target][2])
+    return cast(Any, triton.compile(source, target=GPUTarget(*TARGETS[target]), options=options))
 
 
 def step_bytes(ttgir: str, conditional: bool = True) -> int:
