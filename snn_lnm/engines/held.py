@@ -24,7 +24,7 @@ def held(x: Tensor) -> Tensor | None:
     None where steps may differ, or their gradients: only of :func:`hold` is it known that nobody else asks for the
     gradient of a single step. None, too, while a compiler looks on.
     """
-    if torch.compiler.is_compiling() or x.layout != torch.strided or x.dim() < 1 or len(x) < 2 or x.stride(0) != 0:
+    if x.layout != torch.strided or x.dim() < 1 or x.stride(0) != 0 or x.shape[0] < 2 or torch.compiler.is_compiling():
         return None
     if x.requires_grad:
         return getattr(x, "_snn_lnm_held", None)

@@ -8,6 +8,7 @@ same at each of T, and so is its gradient. `run` brings the law's arguments into
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -36,7 +37,7 @@ _BACKWARD = (
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
-_PLAIN = (Tensor, torch.nn.Parameter, type(None))
+_PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 _SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
 _ENGINES = ("cpp", "triton")
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore[reportPrivateUsage] - torch has no public one
@@ -90,8 +91,8 @@ def _backward_fake(
     )
 
 
-def _call(name: str, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
-    """An operator, below autograd."""
+def _call(name: str, engine: str, *arguments: Any) -> tuple[Any, ...]:
+    """An operator, below autograd; None may stand for an empty output."""
     with _BelowAutograd():
         if engine == "triton" and not _watched(arguments[:_INPUTS]):
             return getattr(triton, name)(*arguments)  # it is Python: the dispatcher would only cost time
@@ -101,19 +102,20 @@ def _call(name: str, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
 def _watched(values: tuple[Any, ...]) -> bool:
     """By a mode (fake tensors, tracing, a user's), or by a tensor's class: who then must see the operator."""
     modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage] - torch has no public one
-    return modes > 0 or any(type(value) not in _PLAIN for value in values)
+    return modes > 0 or not _PLAIN.issuperset(map(type, values))
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: str, options: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, engine: str, options: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
         outputs = _call("forward", engine, *inputs, *options)
         ctx.set_materialize_grads(False)
         x, *others = inputs
         h = outputs[1]
         if not any(ctx.needs_input_grad[2 + _GAIN :]):
             # Only gain and α need the input; for the rest anything of its shape and dtype does.
-            x = h if h.dtype == x.dtype and h.shape == x.shape else x.new_empty(()).expand(x.shape)
+            fits = h is not None and h.dtype == x.dtype and h.shape == x.shape
+            x = h if fits else x.new_empty(()).expand(x.shape)
         ctx.save_for_backward(x, *others, h)
         ctx.engine, ctx.options = engine, options[:-1]
         return outputs
@@ -151,7 +153,7 @@ def _differentiated() -> bool:
     return torch.is_grad_enabled() or is_forward_mode()
 
 
-def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+def _forward_autograd(engine: str, *arguments: Any) -> tuple[Any, ...]:
     if _differentiated():
         return _Scan.apply(engine, arguments[_INPUTS:], *arguments[:_INPUTS])
     return _call("forward", engine, *arguments)
@@ -159,7 +161,7 @@ def _forward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Any, ...]:
         return _call("backward", engine, *arguments)
 
     @staticmethod
@@ -169,21 +171,26 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _backward_autograd(engine: str, *arguments: Any) -> tuple[Tensor, ...]:
+def _backward_autograd(engine: str, *arguments: Any) -> tuple[Any, ...]:
     if _differentiated():
         return _Once.apply(engine, *arguments)
     return _call("backward", engine, *arguments)
 
 
-for _name, _ops, _fake, _autograd in (
-    ("forward", _FORWARDS, _forward_fake, _forward_autograd),
-    ("backward", _BACKWARDS, _backward_fake, _backward_autograd),
+def _with_empty(function: Callable[..., tuple[Any, ...]], start: int, *arguments: Any) -> tuple[Tensor, ...]:
+    """As the dispatcher wants it: an empty tensor for None, of the dtype of ``arguments[start]``."""
+    return tuple(arguments[start].new_empty(0) if value is None else value for value in function(*arguments))
+
+
+for _name, _ops, _fake, _autograd, _v in (
+    ("forward", _FORWARDS, _forward_fake, _forward_autograd, 1),
+    ("backward", _BACKWARDS, _backward_fake, _backward_autograd, 5),
 ):
     _library.impl(f"{_name}.cpp", partial(_build_first, _ops), "CompositeExplicitAutograd")
     for _device in ("CPU", "CUDA"):  # on the CPU: interpreted
-        _library.impl(f"{_name}.triton", getattr(triton, _name), _device)
+        _library.impl(f"{_name}.triton", partial(_with_empty, getattr(triton, _name), _v), _device)
     for _engine in _ENGINES:
-        _library.impl(f"{_name}.{_engine}", partial(_autograd, _engine), "Autograd")
+        _library.impl(f"{_name}.{_engine}", partial(_with_empty, partial(_autograd, _engine), _v), "Autograd")
         torch.library.register_fake(f"snn_lnm::{_name}.{_engine}", _fake, lib=_library)
 
 
@@ -193,26 +200,26 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     The dimensions along which any parameter varies, and those between them, form the groups.
     """
     coefficients, *numbers = parameters
-    shapes = [coefficients.shape[:-1], *(value.shape for value in numbers if value is not None)]
+    shapes = [coefficients.shape[:-1], *[value.shape for value in numbers if value is not None]]
+    if not any(shapes):
+        return 1, [*parameters]
     varying = [len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1]
     if not varying:
-        return 1, list(parameters)
+        return 1, [*parameters]
     first, last = min(varying), max(varying)
-    inner = math.prod(step[last + 1 :])
+    groups, width = math.prod(step[first : last + 1]), coefficients.shape[-1]
     flat: list[Tensor | None] = []
-    for name, value in zip(Parameters._fields, parameters, strict=True):
-        trailing = [coefficients.shape[-1]] if name == "coefficients" else []
-        if value is None or value.numel() == math.prod(trailing):
+    for value, trailing in zip(parameters, ([width], [], [], [], []), strict=True):
+        values = 0 if value is None else value.numel() // math.prod(trailing)
+        if value is None or values == 1:
             flat.append(value)
             continue
-        # Drop the dimensions outside first..last (all of size 1), then spread over the groups.
-        spread = value.expand(*step[:first], *step[first:], *trailing) if value.dim() == 0 else value
-        missing = len(step) + len(trailing) - spread.dim()
-        spread = spread.reshape(*[1] * missing, *spread.shape)
-        inside = spread.shape[first : last + 1]
-        spread = spread.reshape(*inside, *trailing).expand(*step[first : last + 1], *trailing)
-        flat.append(spread.reshape(-1, *trailing))
-    return inner, flat
+        if values != groups:  # spread over the groups, whose other dimensions are of size 1
+            missing = len(step) + len(trailing) - value.dim()
+            inside = [*[1] * missing, *value.shape][first : last + 1]
+            value = value.reshape(*inside, *trailing).expand(*step[first : last + 1], *trailing)
+        flat.append(value.reshape(groups, *trailing))
+    return math.prod(step[last + 1 :]), flat
 
 
 def _order_in_memory(x: Tensor, first: int) -> list[int] | None:

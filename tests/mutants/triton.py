@@ -85,19 +85,19 @@ MUTANTS = [
         DETACHED.replace("detached_resets_are_the_reference_s", "same_gradients"),
     ),
     launcher("numbers that vary are taken for one", "count > 1 for count", "count > 99 for count"),
-    launcher("every start is taken for one number", "not any(value.stride())", "True"),
+    launcher("every start is taken for one number", "not any(v.stride())", "True"),
     launcher(
         "the sum over groups is forgotten",
         "total if many or form.groups == 1 else total.sum(0)",
         "total[:1]",
         GRADIENTS,
     ),
-    launcher("another degree finds the same launch", "many, degree, sizes[3])", "many, 1, sizes[3])", GRADIENTS),
+    launcher("another degree finds the same launch", "many, degree, sizes[3], ", "many, 1, sizes[3], ", GRADIENTS),
     launcher("partial sums swap their axes", ".sum((0, 2))", ".sum((1, 2))[: form.groups]", GRADIENTS),
     launcher(
         "euler is taken for decay",
-        '"" if self.alpha is None else self.synapse',
-        '"" if self.alpha is None else "decay"',
+        "kind_of_synapse if synapse",
+        '"decay" if synapse',
     ),
     launcher("the domain is reversed", "lo=domain[0]", "lo=-domain[1]"),
 ]

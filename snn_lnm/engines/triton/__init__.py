@@ -169,32 +169,36 @@ class Law(NamedTuple):
     @property
     def numbers(self) -> tuple[Tensor, ...]:
         """Of the law, as the kernels read them; α is never read where there is no synapse."""
-        return tuple(t.contiguous() for t in (*self[:4], self.gain if self.alpha is None else self.alpha))
+        alpha = self.gain if self.alpha is None else self.alpha
+        return tuple([t.contiguous() for t in (*self[:4], alpha)])
 
     def outputs(self, x: Tensor) -> torch.Size:
         """The shape of spikes and membranes."""
         return torch.Size([self.held, *x.shape]) if self.held else x.shape
 
-    def form(self, x: Tensor) -> Form:
-        """What a launch on ``x``, written out over time, needs beside its tensors."""
+    def form(self, x: Tensor, v: Tensor, needs: list[bool] | None = None) -> Form:
+        """What a launch on ``x``, written out over time, needs beside its tensors; a backward one with ``needs``."""
         steps, width = 1 if self.single_step else x.shape[0], self.coefficients.shape[-1]
-        counts = (self.coefficients.numel() // width, *(1 if t is None else t.numel() for t in self[1:5]))
+        counts = [self.coefficients.numel() // width, *[1 if t is None else t.numel() for t in self[1:5]]]
         sizes = (steps, x.numel() // max(1, steps), self.inner, max(counts), x.element_size(), PROGRAMS)
-        options = (self.charge, self.reset, "" if self.alpha is None else self.synapse, self.surrogate)
-        lists = (tuple(map(float, self.surrogate_parameters)), tuple(map(float, self.domain)))
-        flags = (self.extension, self.detach_reset, self.fire_at_threshold, self.gain_divides, self.smooth)
-        return _form(sizes, tuple(count > 1 for count in counts), width - 1, options, lists, flags)
+        many, synapse = tuple([count > 1 for count in counts]), self.alpha is not None
+        options = tuple([tuple(option) if type(option) is list else option for option in self[8:]])
+        wanted = None if needs is None else (*needs[:4], needs[4] and synapse)
+        return _form(sizes, many, width - 1, synapse, options, not any(v.stride()), wanted)
 
 
 class Form(NamedTuple):
     """Everything of a launch but its tensors: geometry, constants that are compiled in, which numbers vary by group."""
 
     geometry: Plan
+    programs: int
     constants: dict[str, Any]
     sizes: tuple[int, ...]
     many: tuple[bool, ...]
     degree: int
     groups: int
+    start_is_one: bool  # one number under every index, as it is where none is given: read as it is, not written out
+    width: int  # how many gradients of numbers are wanted
 
 
 @functools.lru_cache(maxsize=1024)
@@ -202,15 +206,16 @@ def _form(
     sizes: tuple[int, ...],
     many: tuple[bool, ...],
     degree: int,
+    synapse: bool,
     options: tuple[Any, ...],
-    lists: tuple[tuple[float, ...], ...],
-    flags: tuple[Any, ...],
+    start_is_one: bool,
+    needs: tuple[bool, ...] | None,
 ) -> Form:
     """A :class:`Form`; the next launch of the same layer finds it here, in a few microseconds."""
     from snn_lnm.engines.triton.law import Options
 
-    (charge, reset, synapse, surrogate), (parameters, domain) = options, lists
-    extension, detach_reset, fire_at_threshold, gain_divides, smooth = flags
+    charge, reset, kind_of_synapse, surrogate, parameters, domain, extension, *flags = options
+    detach_reset, fire_at_threshold, gain_divides, smooth = flags
     geometry, kind = plan(*sizes), _SURROGATES[int(surrogate)]
     first, second = parameters if len(parameters) == 2 else (*parameters, None)
     law = Options(
@@ -218,7 +223,7 @@ def _form(
         charge=charge,
         reset=reset,
         state_is_membrane=reset not in ("hard", "soft"),
-        synapse=synapse,
+        synapse=kind_of_synapse if synapse else "",
         bounded=bool(domain),
         lo=domain[0] if domain else 0.0,
         hi=domain[1] if domain else 0.0,
@@ -232,8 +237,17 @@ def _form(
         first=first,
         second=second,
     )
-    shape = {"MANY": many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
-    return Form(geometry, {"D": law, **shape}, geometry.sizes, many, degree, sizes[3])
+    constants = {
+        **{"D": law, "MANY": many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align},
+        "START_IS_ONE": start_is_one,
+    }
+    # One sum for each coefficient and each of the other four numbers; -1 where nobody wants it.
+    wanted = [] if needs is None else [*[needs[0]] * (degree + 1), *needs[1:]]
+    if needs is not None:
+        columns = tuple(sum(wanted[:k]) if want else -1 for k, want in enumerate(wanted))
+        constants |= {"COLUMNS": columns, "WIDTH": sum(wanted), "ROWS": ROWS}
+    rest = (geometry.sizes, many, degree, sizes[3], start_is_one, sum(wanted))
+    return Form(geometry, geometry.programs, constants, *rest)
 
 
 class Launch(NamedTuple):
@@ -272,28 +286,26 @@ def _warp_size() -> int:
     return target.warp_size
 
 
-def _launch(name: str, law: Law, form: Form, arguments: list[Tensor | None], **constants: Any) -> Launch:
+def _launch(name: str, law: Law, form: Form, tensors: list[Tensor | None]) -> Launch:
     from snn_lnm.engines.triton import kernels
 
-    everything = (*arguments, *law.numbers, *form.sizes)
-    constants = {**form.constants, **constants}
-    return Launch(getattr(kernels, name), form.geometry.programs, everything, constants, name == "backward_kernel")
+    everything = (*tensors, *law.numbers, *form.sizes)
+    return Launch(getattr(kernels, name), form.programs, everything, form.constants, name == "backward_kernel")
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:
     return None if value is None else value.contiguous()
 
 
-def _is_one(value: Tensor) -> bool:
-    """One number under every index, as the start is where none is given: read as it is, not written out."""
-    return not any(value.stride())
+def _empty_like(value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty_like(value, dtype=dtype, memory_format=torch.contiguous_format)
 
 
-Outputs = tuple[Tensor, ...]
+Outputs = tuple["Tensor | None", ...]
 
 
 def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> Outputs:
-    """`snn_lnm::forward` on a GPU: spikes, h, last v, last current."""
+    """`snn_lnm::forward` on a GPU: spikes, h, last v, last current; None for what is not there."""
     outputs, launch = prepare_forward(x, v, current, *rest)
     launch(x.device)
     return outputs
@@ -302,20 +314,18 @@ def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> Outputs
 def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Outputs, Launch]:
     law, membrane = Law(*rest[:-1]), rest[-1]
     x = (x.expand(law.outputs(x)) if law.held else x).contiguous()
-    spikes, h = torch.empty_like(x), None if membrane is None else x.new_empty(x.shape, dtype=membrane)
+    form = law.form(x, v)
+    spikes, h = _empty_like(x), None if membrane is None else _empty_like(x, membrane)
     membrane_is_last = membrane == v.dtype and law.single_step and law.reset not in ("hard", "soft")
-    last_v = h if h is not None and membrane_is_last else v.new_empty(v.shape)
-    last_current = None if law.alpha is None else v.new_empty(v.shape)
-    one = _is_one(v)
-    inputs = [x, v if one else v.contiguous(), None if law.alpha is None else _contiguous(current)]
-    tensors = [*inputs, spikes, h, last_v, last_current]
-    launch = _launch("forward_kernel", law, law.form(x), tensors, START_IS_ONE=one)
-    outputs = (spikes, h, None if membrane_is_last else last_v, last_current)
-    return tuple(v.new_empty(0) if value is None else value for value in outputs), launch
+    last_v = h if membrane_is_last else _empty_like(v)
+    last_current = None if law.alpha is None else _empty_like(v)
+    start = [v if form.start_is_one else v.contiguous(), None if law.alpha is None else _contiguous(current)]
+    launch = _launch("forward_kernel", law, form, [x, *start, spikes, h, last_v, last_current])
+    return (spikes, h, None if membrane_is_last else last_v, last_current), launch
 
 
 def backward(*arguments: Any) -> Outputs:
-    """`snn_lnm::backward` on a GPU: the gradients of x, v, current, and of the five numbers."""
+    """`snn_lnm::backward` on a GPU: the gradients of x, v, current, and of the five numbers; None for those unasked."""
     finish, launch = prepare_backward(*arguments)
     launch(arguments[4].device)
     return finish()
@@ -334,30 +344,22 @@ def prepare_backward(
 ) -> tuple[Callable[[], Outputs], Launch]:
     law, need_state, needs = Law(*rest[:-2]), rest[-2], rest[-1]
     x = x.expand(law.outputs(x)) if law.held else x
-    form, synapse = law.form(x), law.alpha is not None
+    form, synapse = law.form(x, v, needs), law.alpha is not None
     geometry = form.geometry
-    # One sum for each coefficient and each of the other four numbers; -1 where nobody wants it.
-    wanted = [*[needs[0]] * (form.degree + 1), *needs[1:4], needs[4] and synapse]
-    columns = tuple(sum(wanted[:k]) if want else -1 for k, want in enumerate(wanted))
-    d_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-    d_v = v.new_empty(v.shape) if need_state else None
-    d_current = v.new_empty(v.shape) if need_state and synapse else None
-    rows = geometry.programs if geometry.shared else geometry.chunks * geometry.period
-    partial = torch.empty((rows, sum(wanted)), dtype=torch.float64, device=x.device) if any(wanted) else None
-    needs_currents = synapse and (needs[3] or needs[4])
-    currents = x.new_empty(x.shape, dtype=v.dtype) if needs_currents else None
-    one = _is_one(v)
-    start = [v if one else v.contiguous(), _contiguous(current)]
+    d_x = _empty_like(x)
+    d_v = _empty_like(v) if need_state else None
+    d_current = _empty_like(v) if need_state and synapse else None
+    rows = form.programs if geometry.shared else geometry.chunks * geometry.period
+    partial = x.new_empty((rows, form.width), dtype=torch.float64) if form.width else None
+    currents = _empty_like(x, v.dtype) if synapse and (needs[3] or needs[4]) else None
+    start = [v if form.start_is_one else v.contiguous(), _contiguous(current)]
     inputs = [x.contiguous() if needs[3] or needs[4] else None, *start, h.contiguous()]
     d_outputs = [_contiguous(t) for t in (d_spikes, d_h, d_last_v, d_last_current)]
-    tensors = [*inputs, currents, *d_outputs, d_x, d_v, d_current, partial]
-    constants = {"COLUMNS": columns, "WIDTH": sum(wanted), "ROWS": ROWS, "START_IS_ONE": one}
-    launch = _launch("backward_kernel", law, form, tensors, **constants)
+    launch = _launch("backward_kernel", law, form, [*inputs, currents, *d_outputs, d_x, d_v, d_current, partial])
 
     def finish() -> Outputs:
         d_input = d_x.sum(0) if law.held else d_x
-        given = (d_input, d_v, d_current, *_gradients(law, form, needs, partial))
-        return tuple(v.new_empty(0) if value is None else value for value in given)
+        return (d_input, d_v, d_current, *_gradients(law, form, needs, partial))
 
     return finish, launch
 
@@ -366,7 +368,10 @@ def _gradients(law: Law, form: Form, needs: list[bool], partial: Tensor | None) 
     """Of the five numbers, from the programs' sums."""
     if partial is None:
         return [None] * len(needs)
-    sums = partial.view(form.geometry.chunks, form.groups, -1, partial.shape[-1]).sum((0, 2))
+    if form.groups == 1:
+        sums = partial.sum(0)
+    else:
+        sums = partial.view(form.geometry.chunks, form.groups, -1, form.width).sum((0, 2))
     gradients: list[Tensor | None] = []
     column = 0
     for number, need, many in zip(law[:5], needs, form.many, strict=True):
@@ -374,8 +379,8 @@ def _gradients(law: Law, form: Form, needs: list[bool], partial: Tensor | None) 
             gradients.append(None)
             continue
         width = 1 if gradients else form.degree + 1
-        total = sums[:, column : column + width]
+        total = sums if width == form.width else sums.narrow(-1, column, width)
         total = total if many or form.groups == 1 else total.sum(0)
-        gradients.append(total.reshape(number.shape).to(number.dtype))
+        gradients.append(total.to(number.dtype).view_as(number))
         column += width
     return gradients
