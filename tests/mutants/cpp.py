@@ -137,8 +137,8 @@ MUTANTS = [
     ),
     kernels(
         "parameters of the last group are those of the first",
-        "(many ? neuron / plan.inner : 0) * stride",
-        "(many ? (neuron / plan.inner) % std::max<int64_t>(1, plan.groups - 1) : 0) * stride",
+        "return neuron / inner % groups;",
+        "return neuron / inner % std::max<int64_t>(1, groups - 1);",
     ),
     kernels("the first kernel serves all options", "&& d == specialise<usual[I]>(d) ?", "?"),
     kernels("a loss on the membrane takes the spikes' kernel", "!run && pass.takes(usual[I]) &&", "!run &&", USUAL),

@@ -55,7 +55,7 @@ struct Backward {
   static constexpr int64_t L = kLanes<Vec<T>>;
   // Rows that the lanes sum in their own type before going to double.
   template <bool UNIFORM>
-  static constexpr int64_t kRows = UNIFORM ? 4 : 16;
+  static constexpr int64_t kRows = UNIFORM ? 4 : 64;
 
   // The current of every step, [steps, vectors]: recomputed instead of being kept from the forward.
   template <bool UNIFORM>
@@ -88,9 +88,9 @@ struct Backward {
   template <bool UNIFORM>
   LNM_CALL void reduce(const std::vector<double>& wide, const Tile& tile) const {
     double* out = partial + tile.index * plan.local_groups * kSums;
-    const int64_t lanes = UNIFORM ? L : tile.width, first = tile.start / plan.inner;
+    const int64_t lanes = UNIFORM ? L : tile.width, first = plan.group(tile.start);
     for (int64_t i = 0; i < lanes; ++i) {
-      const int64_t group = UNIFORM ? 0 : (tile.start + i) / plan.inner - first;
+      const int64_t group = UNIFORM ? 0 : plan.group(tile.start + i) - first;
       for (int k = 0; k < kSums; ++k) out[group * kSums + k] += wide[(i / L * kSums + k) * L + i % L];
     }
   }

@@ -18,7 +18,9 @@
 namespace lnm {
 
 constexpr int64_t kTile = 1024;      // neurons per tile at most
-constexpr int64_t kMixedTile = 128;  // where every vector has parameters and sums of its own in cache
+constexpr int64_t kNarrowTile = 128; // at least, where all of a tile share their parameters
+constexpr int64_t kMixedTile = 256;  // where every vector has parameters and sums of its own in cache
+constexpr int64_t kItem = 32768;     // elements that are worth a thread
 constexpr int64_t kStreamBytes = int64_t{1} << 22;  // outputs larger than this bypass the caches
 constexpr int64_t kPerLine = std::max<int64_t>(1, 64 / kVectorBytes);  // vectors in a line of the cache
 constexpr int kSums = kMaxDegree + 5;               // θ_0..θ_8, threshold, v_reset, gain, alpha
@@ -33,30 +35,35 @@ struct Plan {
   int64_t period, repeats, tiles, chunks, local_groups;
 
   Plan(int64_t steps, int64_t neurons, int64_t inner, int64_t groups, bool holds)
-      : steps(steps), neurons(neurons), inner(inner), groups(groups), uniform(groups == 1 || inner >= kMixedTile), holds(holds) {
+      : steps(steps), neurons(neurons), inner(inner), groups(groups), uniform(groups == 1 || inner >= kNarrowTile), holds(holds) {
     const auto cut = [](int64_t whole, int64_t part) { return (whole + part - 1) / std::max<int64_t>(1, part); };
     width = uniform ? kTile : kMixedTile;
     // One set of parameters repeats with any period: take a tile, the last of which may be shorter.
-    if (groups == 1) width = this->inner = std::min(neurons, std::clamp(cut(neurons, 16 * 64) * 64, kMixedTile, kTile));
+    if (groups == 1) width = this->inner = std::min(neurons, std::clamp(cut(neurons, 16 * 64) * 64, kNarrowTile, kTile));
     period = this->inner * groups;
+    // Few groups in turn, say those of ten classes: as many turns as fill a tile.
+    if (!uniform) period *= std::max<int64_t>(1, kMixedTile / std::max<int64_t>(1, period));
     span = uniform ? this->inner : period;
     per_span = cut(span, width);
     repeats = cut(neurons, period);
     tiles = cut(period, span) * per_span;
-    chunks = std::clamp<int64_t>(cut(64, tiles), 1, std::max<int64_t>(1, repeats));
+    // Enough items for many threads, but none that is not worth one: each has sums of its own.
+    const int64_t most = std::clamp<int64_t>(steps * neurons / kItem, 1, 64);
+    chunks = std::clamp<int64_t>(cut(most, tiles), 1, std::max<int64_t>(1, repeats));
     local_groups = uniform ? 1 : std::min(groups, (std::min(width, period) - 1) / std::max<int64_t>(1, inner) + 2);
   }
+  int64_t group(int64_t neuron) const { return neuron / inner % groups; }
   int64_t input_row(int64_t t) const { return holds ? 0 : t * neurons; }
   int64_t items() const { return tiles * chunks; }
   int64_t ahead() const { return std::max<int64_t>(1, 512 / width); }  // rows, for prefetching
-  int64_t grain() const { return std::max<int64_t>(1, 32768 * items() / (steps * neurons + 1)); }
+  int64_t grain() const { return std::max<int64_t>(1, kItem * items() / (steps * neurons + 1)); }
 };
 
 struct Tile {
   int64_t index, start, width, first_repeat, last_repeat;
 
   Tile(const Plan& p, int64_t item) : index(item) {
-    const int64_t tile = item / p.chunks, chunk = item % p.chunks, within = tile % p.per_span * p.width;
+    const int64_t tile = item % p.tiles, chunk = item / p.tiles, within = tile % p.per_span * p.width;
     start = tile / p.per_span * p.span + within;
     width = std::min(p.width, p.span - within);
     first_repeat = p.repeats * chunk / p.chunks;
@@ -82,20 +89,21 @@ template <class V>
 LNM_CALL void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPointers<Element<V>>& p,
                            const Plan& plan, const Tile& tile, const Dynamics& d) {
   using T = Element<V>;
-  auto lanes = [&](int64_t vector, const T* values, bool many, int64_t stride, int64_t offset) {
+  int64_t group[kLanes<V>];
+  auto lanes = [&](const T* values, bool many, int64_t stride, int64_t offset) {
     V out{};
-    for (int64_t i = 0; i < kLanes<V>; ++i) {
-      int64_t neuron = std::min(tile.start + vector * kLanes<V> + i, plan.period - 1);
-      out[i] = values[(many ? neuron / plan.inner : 0) * stride + offset];
-    }
+    for (int64_t i = 0; i < kLanes<V>; ++i) out[i] = values[(many ? group[i] : 0) * stride + offset];
     return out;
   };
   for (size_t j = 0; j < numbers.size(); ++j) {
-    for (int k = 0; k <= d.degree; ++k) numbers[j].theta[k] = lanes(j, p.theta, p.many_theta, d.degree + 1, k);
-    numbers[j].threshold = lanes(j, p.threshold, p.many_threshold, 1, 0);
-    numbers[j].v_reset = lanes(j, p.v_reset, p.many_v_reset, 1, 0);
-    numbers[j].gain = lanes(j, p.gain, p.many_gain, 1, 0);
-    if (p.alpha) numbers[j].alpha = lanes(j, p.alpha, p.many_alpha, 1, 0);
+    for (int64_t i = 0; i < kLanes<V>; ++i) {
+      group[i] = plan.group(std::min(tile.start + int64_t(j) * kLanes<V> + i, plan.period - 1));
+    }
+    for (int k = 0; k <= d.degree; ++k) numbers[j].theta[k] = lanes(p.theta, p.many_theta, d.degree + 1, k);
+    numbers[j].threshold = lanes(p.threshold, p.many_threshold, 1, 0);
+    numbers[j].v_reset = lanes(p.v_reset, p.many_v_reset, 1, 0);
+    numbers[j].gain = lanes(p.gain, p.many_gain, 1, 0);
+    if (p.alpha) numbers[j].alpha = lanes(p.alpha, p.many_alpha, 1, 0);
     numbers[j].complete(d);
   }
 }
