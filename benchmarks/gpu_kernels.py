@@ -43,11 +43,12 @@ def launches(shape: tuple[int, ...], layout: str, device: torch.device) -> Itera
         torch.zeros(shape[1:], device=device),
         law(shape, layout, device),
     )
-    outputs, forward = engine.prepare_forward(x, start, None, *numbers, torch.float32)
+    (_, h, *_), forward = engine.prepare_forward(x, start, None, *numbers, torch.float32)
+    assert h is not None
     forward(device)  # its membrane is the input of the backward pass
     yield "forward", forward
     d_spikes, needs = torch.randn(shape, device=device), [True, False, False, False, False]
-    arguments = (d_spikes, None, None, None, x, start, None, outputs[1], *numbers, False, needs)
+    arguments = (d_spikes, None, None, None, x, start, None, h, *numbers, False, needs)
     yield "backward", engine.prepare_backward(*arguments)[1]
 
 

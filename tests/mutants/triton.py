@@ -28,11 +28,24 @@ def operator(why: str, old: str, new: str, *tests: str) -> Mutant:
 
 
 HELD = "tests/test_held.py::test_bits_and_gradients"
+SAMPLES = "tests/test_held.py::test_samples_of_a_batch_hold_inputs_of_their_own"
 SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 
 MUTANTS = [
     operator("no mode sees the operator", "modes > 0 or", "", SEEN),
-    launcher("a held input's gradient is the last step's", "d_x.sum(0) if law.held", "d_x[-1] if law.held", HELD),
+    kernels("a held input's gradient is the first step's", "d_held += d_x", "d_held = d_x", HELD),
+    kernels(
+        "a held input's currents move on",
+        "x_ptr + (base if HOLDS else row) + p.lane, p.mask, 0.0).to(state",
+        "x_ptr + row + p.lane, p.mask, 0.0).to(state",
+        HELD,
+    ),
+    kernels(
+        "the next chunk of repeats holds the first one's input",
+        "x = tl.load(x_ptr + base",
+        "x = tl.load(x_ptr",
+        SAMPLES,
+    ),
     law(
         "a NaN membrane has a finite gradient",
         "~((w < v) | (w > v))",
@@ -73,7 +86,9 @@ MUTANTS = [
         "the last repeat is left out", "min(first + block_repeats, repeats)", "min(first + block_repeats, repeats - 1)"
     ),
     kernels(
-        "the start is not reset", "entering = after_reset(h, spike, n, D)\n        for", "entering = h\n        for"
+        "the start is not reset",
+        "entering = after_reset(h, spike, n, D)\n        if HOLDS",
+        "entering = h\n        if HOLDS",
     ),
     kernels("the last membrane is that after the reset", "h if D.state_is_membrane else entering", "entering"),
     kernels("the start is taken for a membrane", "tl.where(t > 0, after, before)", "after", GRADIENTS),

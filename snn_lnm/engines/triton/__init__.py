@@ -177,14 +177,15 @@ class Law(NamedTuple):
         return torch.Size([self.held, *x.shape]) if self.held else x.shape
 
     def form(self, x: Tensor, v: Tensor, needs: list[bool] | None = None) -> Form:
-        """What a launch on ``x``, written out over time, needs beside its tensors; a backward one with ``needs``."""
-        steps, width = 1 if self.single_step else x.shape[0], self.coefficients.shape[-1]
+        """What a launch on ``x`` needs beside its tensors; a backward one with ``needs``."""
+        steps, width = self.held or (1 if self.single_step else x.shape[0]), self.coefficients.shape[-1]
         counts = [self.coefficients.numel() // width, *[1 if t is None else t.numel() for t in self[1:5]]]
-        sizes = (steps, x.numel() // max(1, steps), self.inner, max(counts), x.element_size(), PROGRAMS)
+        neurons = x.numel() if self.held else x.numel() // max(1, steps)
+        sizes = (steps, neurons, self.inner, max(counts), x.element_size(), PROGRAMS)
         many, synapse = tuple([count > 1 for count in counts]), self.alpha is not None
         options = tuple([tuple(option) if type(option) is list else option for option in self[8:]])
         wanted = None if needs is None else (*needs[:4], needs[4] and synapse)
-        return _form(sizes, many, width - 1, synapse, options, not any(v.stride()), wanted)
+        return _form(sizes, many, width - 1, synapse, options, not any(v.stride()), bool(self.held), wanted)
 
 
 class Form(NamedTuple):
@@ -209,6 +210,7 @@ def _form(
     synapse: bool,
     options: tuple[Any, ...],
     start_is_one: bool,
+    holds: bool,
     needs: tuple[bool, ...] | None,
 ) -> Form:
     """A :class:`Form`; the next launch of the same layer finds it here, in a few microseconds."""
@@ -239,7 +241,7 @@ def _form(
     )
     constants = {
         **{"D": law, "MANY": many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align},
-        "START_IS_ONE": start_is_one,
+        **{"START_IS_ONE": start_is_one, "HOLDS": holds},
     }
     # One sum for each coefficient and each of the other four numbers; -1 where nobody wants it.
     wanted = [] if needs is None else [*[needs[0]] * (degree + 1), *needs[1:]]
@@ -313,14 +315,13 @@ def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> Outputs
 
 def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Outputs, Launch]:
     law, membrane = Law(*rest[:-1]), rest[-1]
-    x = (x.expand(law.outputs(x)) if law.held else x).contiguous()
-    form = law.form(x, v)
-    spikes, h = _empty_like(x), None if membrane is None else _empty_like(x, membrane)
+    form, whole = law.form(x, v), x.expand(law.outputs(x)) if law.held else x
+    spikes, h = _empty_like(whole), None if membrane is None else _empty_like(whole, membrane)
     membrane_is_last = membrane == v.dtype and law.single_step and law.reset not in ("hard", "soft")
     last_v = h if membrane_is_last else _empty_like(v)
     last_current = None if law.alpha is None else _empty_like(v)
     start = [v if form.start_is_one else v.contiguous(), None if law.alpha is None else _contiguous(current)]
-    launch = _launch("forward_kernel", law, form, [x, *start, spikes, h, last_v, last_current])
+    launch = _launch("forward_kernel", law, form, [x.contiguous(), *start, spikes, h, last_v, last_current])
     return (spikes, h, None if membrane_is_last else last_v, last_current), launch
 
 
@@ -343,7 +344,6 @@ def prepare_backward(
     *rest: Any,
 ) -> tuple[Callable[[], Outputs], Launch]:
     law, need_state, needs = Law(*rest[:-2]), rest[-2], rest[-1]
-    x = x.expand(law.outputs(x)) if law.held else x
     form, synapse = law.form(x, v, needs), law.alpha is not None
     geometry = form.geometry
     d_x = _empty_like(x)
@@ -351,15 +351,14 @@ def prepare_backward(
     d_current = _empty_like(v) if need_state and synapse else None
     rows = form.programs if geometry.shared else geometry.chunks * geometry.period
     partial = x.new_empty((rows, form.width), dtype=torch.float64) if form.width else None
-    currents = _empty_like(x, v.dtype) if synapse and (needs[3] or needs[4]) else None
+    currents = _empty_like(h, v.dtype) if synapse and (needs[3] or needs[4]) else None
     start = [v if form.start_is_one else v.contiguous(), _contiguous(current)]
     inputs = [x.contiguous() if needs[3] or needs[4] else None, *start, h.contiguous()]
     d_outputs = [_contiguous(t) for t in (d_spikes, d_h, d_last_v, d_last_current)]
     launch = _launch("backward_kernel", law, form, [*inputs, currents, *d_outputs, d_x, d_v, d_current, partial])
 
     def finish() -> Outputs:
-        d_input = d_x.sum(0) if law.held else d_x
-        return (d_input, d_v, d_current, *_gradients(law, form, needs, partial))
+        return (d_x, d_v, d_current, *_gradients(law, form, needs, partial))
 
     return finish, launch
 

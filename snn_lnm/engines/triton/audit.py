@@ -1,9 +1,8 @@
 """What the compiled kernels are made of, without a GPU: `python -m snn_lnm audit`.
 
-Every variant goes through the engine's own launcher, on tensors that hold nothing, and is then compiled ahead of
-time for each target. What is reported is read off the machine code: registers, spills, and of the innermost loop
-that touches memory, which is one or several steps in time, the width of loads and stores, bytes and instructions
-per neuron and step, and fused multiply-adds.
+Every variant goes through the engine's own launcher, on tensors that hold nothing, and is compiled ahead of time for
+each target. Reported is what its machine code says: registers, spills, and of the innermost loop that touches memory,
+one or several steps, the width of accesses, bytes and instructions per neuron and step, and fused multiply-adds.
 """
 
 from __future__ import annotations
@@ -74,6 +73,7 @@ class Variant:
     domain: tuple[float, float] | None = (-1.5, 1.5)
     gain_divides: bool = False
     membrane: bool = True  # kept, as training needs it
+    held: bool = False  # the input, one step
     kept_dtype: torch.dtype | None = None  # None: that of the arithmetic
     learned: bool = True  # the coefficients: they get gradients
 
@@ -89,8 +89,8 @@ class Variant:
         kind = BY_NAME[self.surrogate]
         return engine.Law(
             self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(3)),
-            alpha=self.tensor() if self.synapse else None, single_step=False, held=0, charge=self.charge,
-            inner=math.prod(self.shape[3:]) if self.layout == "channel" else 1, reset=self.reset,
+            alpha=self.tensor() if self.synapse else None, single_step=False, held=self.held * self.shape[0],
+            inner=math.prod(self.shape[3:]) if self.layout == "channel" else 1, charge=self.charge, reset=self.reset,
             synapse=self.synapse or "decay", surrogate=[*BY_NAME.values()].index(kind),
             surrogate_parameters=[*kind().parameters], domain=[*(self.domain or ())], extension="line",
             detach_reset=self.detach_reset, fire_at_threshold=self.fire_at_threshold,
@@ -99,20 +99,21 @@ class Variant:
 
     def launches(self) -> dict[str, Launch]:
         """The forward launch and, for training, the backward one."""
-        x = torch.empty(self.shape, dtype=self.dtype, device="meta")
+        outputs = torch.empty(self.shape, dtype=self.dtype, device="meta")
+        x = outputs[0] if self.held else outputs
         v = self.tensor(*self.shape[1:])
         current = v if self.synapse else None
         kept = self.membrane_dtype if self.membrane else None
         launches = {"forward": engine.prepare_forward(x, v, current, *self.law(), kept)[1]}
         if self.membrane:
             h, needs = torch.empty(self.shape, dtype=kept, device="meta"), [self.learned, False, False, False, False]
-            d_outputs = (x, None, None, None)
+            d_outputs = (outputs, None, None, None)
             launches["backward"] = engine.prepare_backward(*d_outputs, x, v, current, h, *self.law(), False, needs)[1]
         return launches
 
     def bytes(self, kernel: str) -> int:
-        """x, s and h forward; the gradients of s and x, and h, backward."""
-        return 2 * self.dtype.itemsize + (self.membrane_dtype.itemsize if self.membrane else 0)
+        """x, s and h forward; the gradients of s and x, and h, backward; x and its gradient only where not held."""
+        return (1 if self.held else 2) * self.dtype.itemsize + (self.membrane_dtype.itemsize if self.membrane else 0)
 
 
 def variants() -> Iterator[Variant]:
@@ -138,6 +139,7 @@ def variants() -> Iterator[Variant]:
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         yield Variant(str(dtype).removeprefix("torch."), dtype=dtype)
     yield Variant("bfloat16 membrane", kept_dtype=torch.bfloat16)
+    yield Variant("held input", held=True)
     yield Variant("odd size", shape=(32, 3, 1001))
 
 
@@ -207,9 +209,7 @@ def step_bytes(ttgir: str, conditional: bool = True) -> int:
     open_loops: list[tuple[int, int]] = []  # depth at which it ends, bytes so far; -1: it holds another loop
     open_ifs: list[int] = []  # depth at which it ends
     for line in ttgir.splitlines():
-        access = re.search(
-            r"\b(?:tt\.(?:load|store)|ttg\.async_copy_global_to_local) .*tensor<\d+x!tt\.ptr<(\w+)>", line
-        )
+        access = re.search(_ACCESS, line)
         if access and open_loops and open_loops[-1][1] >= 0 and (conditional or not open_ifs):
             open_loops[-1] = (open_loops[-1][0], open_loops[-1][1] + size[access[1]])
         depth += line.count("{") - line.count("}")
@@ -250,10 +250,10 @@ def read(lines: list[str], syntax: dict[str, str]) -> Code:
 
 
 def memory_loop(lines: list[str], syntax: dict[str, str]) -> Code:
-    """The longest innermost loop that writes to memory; empty without one."""
+    """The longest innermost loop that reads or writes memory; empty without one."""
     loops = (read(body, syntax) for body in _loops(lines, syntax["label"], syntax["branch"]))
-    writing = [loop for loop in loops if loop.stores]
-    return max(writing, key=lambda loop: len(loop.instructions), default=Code([], [], []))
+    moving = [loop for loop in loops if loop.loads or loop.stores]
+    return max(moving, key=lambda loop: len(loop.instructions), default=Code([], [], []))
 
 
 def _bits(suffix: str) -> int:
@@ -355,7 +355,7 @@ def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Ite
         yield f"{facts.bytes} bytes per neuron and step, {needed} are needed"
     narrowest = min(variant.dtype.itemsize, variant.membrane_dtype.itemsize)
     vector = 8 * min(16, launch.constants["BLOCK"] // THREADS * narrowest)
-    if min(facts.load_bits, facts.store_bits) < vector:
+    if min(filter(None, (facts.load_bits, facts.store_bits)), default=0) < vector:
         yield f"accesses of {facts.load_bits} and {facts.store_bits} bits, {vector} are possible"
     if facts.kernel == "forward" and facts.contractions and not variant.gain_divides:
         yield f"{facts.contractions} fused multiply-adds in the forward loop change the bits"

@@ -3,8 +3,9 @@
 A step of the input is `repeats` times a `period` of neurons, `[groups, inner]`, over which the numbers of
 the law vary by group (MANY says which of them do). The period is cut into `rows` of `span` neurons, a row into
 `row_blocks` blocks. A program owns one block, for all times and for `block_repeats` of the repeats. With SHARED a
-row is a group, whose numbers are scalars; without, the period is one row and every lane loads its own. Sizes are
-never compiled in: `neurons`, `period` and `span` come divided by ALIGN, which tells the compiler what divides them.
+row is a group, whose numbers are scalars; without, the period is one row and every lane loads its own. With HOLDS the
+input is one step, the same at each, and so is its gradient. Sizes are never compiled in: `neurons`, `period` and `span`
+come divided by ALIGN, which tells the compiler what divides them.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def forward_kernel(
     steps: tl.int64, neurons: tl.int64, period: tl.int64, span: tl.int64, inner: tl.int64, repeats: tl.int64,
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     D: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
-    STAGES: tl.constexpr, START_IS_ONE: tl.constexpr,
+    STAGES: tl.constexpr, START_IS_ONE: tl.constexpr, HOLDS: tl.constexpr,
 ):  # fmt: skip
     """Spikes, and where wanted the membrane, of all steps; the last state."""
     tl.assume(steps > 0)
@@ -109,9 +110,12 @@ def forward_kernel(
         if D.state_is_membrane:
             spike = fire(h, n, D)
             entering = after_reset(h, spike, n, D)
+        if HOLDS:
+            x = tl.load(x_ptr + base + p.lane, p.mask, 0.0).to(h.dtype)
         for t in tl.range(steps, num_stages=STAGES):
             row = base + t * neurons
-            x = tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(h.dtype)
+            if not HOLDS:
+                x = tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(h.dtype)
             h, entering, spike, synaptic = step(x, entering, spike, synaptic, n, D)
             tl.store(spikes_ptr + row + p.lane, spike.to(spikes_ptr.dtype.element_ty), p.mask)
             if h_ptr is not None:
@@ -125,12 +129,15 @@ def forward_kernel(
 
 
 @triton.jit
-def recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D: tl.constexpr):
+def recompute_currents(
+    x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, HOLDS: tl.constexpr, D: tl.constexpr
+):
     """The current of every step, which the forward pass does not keep."""
     state = tl.load(current_ptr + base + p.lane, p.mask, 0.0)
     for t in range(steps):
         row = base + t * neurons
-        current, state = synapse(tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(state.dtype), state, n, D)
+        x = tl.load(x_ptr + (base if HOLDS else row) + p.lane, p.mask, 0.0).to(state.dtype)
+        current, state = synapse(x, state, n, D)
         tl.store(currents_ptr + row + p.lane, current, p.mask)
 
 
@@ -173,7 +180,7 @@ def backward_kernel(
     block_repeats: tl.int64, rows: tl.int32, row_blocks: tl.int32,
     D: tl.constexpr, COLUMNS: tl.constexpr, WIDTH: tl.constexpr, MANY: tl.constexpr, SHARED: tl.constexpr,
     BLOCK: tl.constexpr, ALIGN: tl.constexpr, STAGES: tl.constexpr, START_IS_ONE: tl.constexpr,
-    ROWS: tl.constexpr,
+    HOLDS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of input and starting state, and this program's partial sums of the parameters' gradients.
 
@@ -191,7 +198,7 @@ def backward_kernel(
     for r in range(p.first, p.last):
         base = r * period
         if currents_ptr is not None:
-            recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, D)
+            recompute_currents(x_ptr, current_ptr, currents_ptr, base, steps, neurons, p, n, HOLDS, D)
         start = load_start(v_ptr, base, p, START_IS_ONE)
         h = tl.load(h_ptr + base + (steps - 1) * neurons + p.lane, p.mask, 0.0).to(dtype)
         if h_ptr.dtype.element_ty != dtype:
@@ -199,6 +206,7 @@ def backward_kernel(
         d_state = zero
         d_synaptic = zero
         d_next = zero
+        d_held = zero
         if d_last_v_ptr is not None:
             if not D.state_is_membrane:
                 d_state = tl.load(d_last_v_ptr + base + p.lane, p.mask, 0.0)
@@ -229,7 +237,7 @@ def backward_kernel(
             earlier = zero
             if COLUMNS[D.degree + 3] >= 0 or COLUMNS[D.degree + 4] >= 0:
                 if D.synapse == "":
-                    current = tl.load(x_ptr + row + p.lane, p.mask, 0.0).to(dtype)
+                    current = tl.load(x_ptr + (base if HOLDS else row) + p.lane, p.mask, 0.0).to(dtype)
                 else:
                     current = tl.load(currents_ptr + row + p.lane, p.mask, 0.0)
                     earlier_ptr = tl.where(t > 0, currents_ptr + (row - neurons), current_ptr + base)
@@ -237,7 +245,9 @@ def backward_kernel(
             d_state, d_current, terms, d_gain = charge_backward(before, current, d_membrane, n, D)
             d_next = d_membrane
             d_x, d_synaptic, d_alpha = synapse_backward(current, earlier, d_current, d_synaptic, n, D)
-            if d_x_ptr is not None:
+            if HOLDS:
+                d_held += d_x
+            else:
                 tl.store(d_x_ptr + row + p.lane, d_x.to(d_x_ptr.dtype.element_ty), p.mask)
             sums = add(sums, terms + (d_threshold, d_v_reset, d_gain, d_alpha), COLUMNS)
             if i % ROWS == ROWS - 1:
@@ -247,6 +257,8 @@ def backward_kernel(
             d_state, d_threshold, d_v_reset = reset_backward(h, zero, False, d_state, d_next, n, D)
             none = zeros(zero, COLUMNS)
             sums = add(sums, none[: D.degree + 1] + (d_threshold, d_v_reset, zero, zero), COLUMNS)
+        if HOLDS:
+            tl.store(d_x_ptr + base + p.lane, d_held.to(d_x_ptr.dtype.element_ty), p.mask)
         if d_v_ptr is not None:
             tl.store(d_v_ptr + base + p.lane, d_state, p.mask)
         if d_current_ptr is not None:
