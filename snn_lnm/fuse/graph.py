@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -57,6 +57,16 @@ class StepGraph:
     def options_now(self) -> Any:
         """The plain attributes that the graph holds as constants, as they are now."""
         return plain_attributes(self.followed)
+
+    @cached_property
+    def inputs(self) -> list[fx.Node]:
+        return [node for node in self.graph.nodes if node.op == "placeholder"]
+
+    @cached_property
+    def last_uses(self) -> dict[fx.Node, list[fx.Node]]:
+        """What each node is the last to use: a sequence that nobody needs any more is memory."""
+        last = {source: node for node in self.graph.nodes for source in node.all_input_nodes}
+        return {node: [source for source in last if last[source] is node] for node in self.graph.nodes}
 
     @property
     def shape(self) -> list[tuple[str, Any]]:

@@ -108,7 +108,7 @@ class Runner:
     def __call__(self, arguments: Sequence[Any]) -> Any:
         x, *states = arguments
         if (step := held(x)) is not None:
-            self.same[next(iter(self.step.graph.nodes))] = step
+            self.same[self.step.inputs[0]] = step
         return _result(_joined([self._block(part, states) for part in self._blocks(x)]))
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
@@ -127,18 +127,16 @@ class Runner:
         """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
         self.steps = len(x)
         self.stepped = []
-        inputs = [node for node in self.step.graph.nodes if node.op == "placeholder"]
-        values: dict[fx.Node, Any] = dict(zip(inputs, [OverTime(x, is_input=True), *states], strict=True)) | self.same
-        last_use = {source: node for node in self.step.graph.nodes for source in node.all_input_nodes}
+        given = zip(self.step.inputs, [OverTime(x, is_input=True), *states], strict=True)
+        values: dict[fx.Node, Any] = dict(given) | self.same
         for node in self.step.graph.nodes:
             if node.op == "output":
                 return fx.map_arg(node.args[0], lambda source: self._returned(source, values[source]))
             if node not in values:
                 values[node] = self._value(node, values)
             self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node])), 1)
-            for source in node.all_input_nodes:  # a sequence that nobody needs any more is memory
-                if last_use[source] is node:
-                    del values[source]
+            for source in self.step.last_uses[node]:
+                del values[source]
         raise AssertionError("a graph ends with its output")
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
@@ -149,7 +147,7 @@ class Runner:
             value = self._layer(node, args, kwargs)
         else:
             value = self._function(node, args, kwargs)
-        if not _over_time(value) and (node.op == "get_attr" or self.same.keys() & node.all_input_nodes):
+        if (node.op == "get_attr" or self.same.keys() & node.all_input_nodes) and not _over_time(value):
             self.same[node] = value
         return value
 
@@ -266,7 +264,9 @@ def _parts(x: Tensor, steps: int | list[int]) -> tuple[Tensor, ...]:
 
 def _in_order(module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
     """As its forward declares them, which is the order of the states that it returns."""
-    declared = [*inspect.signature(module.forward).parameters] if len(kwargs) > 1 else []
+    if len(kwargs) < 2:
+        return kwargs
+    declared = [*inspect.signature(module.forward).parameters]
     return dict(
         sorted(kwargs.items(), key=lambda item: declared.index(item[0]) if item[0] in declared else len(declared))
     )

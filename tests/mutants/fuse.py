@@ -61,8 +61,8 @@ MUTANTS = [
     mutant(
         "runner.py",
         "each block computes again what does not change",
-        'and (node.op == "get_attr" or self.same.keys() & node.all_input_nodes):',
-        "and False:",
+        'if (node.op == "get_attr" or self.same.keys() & node.all_input_nodes) and',
+        "if False and",
         ONCE,
         OVER_TIME,
     ),
