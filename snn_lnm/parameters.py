@@ -113,7 +113,7 @@ class Dynamics:
         object.__setattr__(self, "surrogate", surrogates.get(self.surrogate))
         if self.domain is not None:
             try:
-                lo, hi = (float(edge) for edge in self.domain)
+                lo, hi = (float(edge) + 0.0 for edge in self.domain)  # -0 is 0: engines find kernels by equality
             except (TypeError, ValueError):
                 raise TypeError(f"domain must be (lo, hi) or None, got {self.domain!r}.") from None
             if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):

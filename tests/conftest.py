@@ -47,7 +47,7 @@ def _patch_the_interpreted_language_once():
         if running and fn.__module__.startswith("snn_lnm."):
             return None  # a nested call, which never restores its patch
         scope = patch_lang(fn)
-        if scope is not None and not running:  # Triton 3.4 gives none, and patches once for all
+        if scope is not None and not running:  # Triton 3.4 has none: it never restores
             running.append(scope)
             restore = scope.restore
             scope.restore = lambda: (running.clear(), restore())

@@ -33,6 +33,13 @@ def test_continuous_at_the_edges(theta, charge):
         assert (f - f[0]).abs().max() < 1e4 * torch.finfo(torch.float64).eps
 
 
+def test_an_edge_at_minus_zero_is_zero():
+    """Equal options are the same neuron, to the sign of a zero: engines look their kernels up by them."""
+    lo, hi = Dynamics(domain=(-0.0, 1.0)).domain
+    assert math.copysign(1, lo) == 1 and hi == 1
+    assert math.copysign(1, Dynamics(domain=(-1.0, -0.0)).domain[1]) == 1
+
+
 @given(st.floats(-1, 1) | ragged, numbers | ragged, st.lists(numbers | ragged, min_size=1, max_size=40), st.booleans())
 def test_a_linear_neuron_keeps_its_bits_outside(slope, constant, v, drift):
     """Also for θ_0 ≠ 0: the bracket of the line is exactly zero."""
