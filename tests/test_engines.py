@@ -165,6 +165,23 @@ def test_each_compiled_option_set(options, layout, spike, domain):
         compare_gradients(problem, terms, training=training)
 
 
+@pytest.mark.parametrize("shape", [(40, 333, 10), (40, 9, 300), (70, 5, 3, 130), (70, 2, 70, 8)], ids=str)
+def test_work_cut_into_many_items(shape):
+    """Turns of few groups side by side, a last turn that is shorter, groups that tiles straddle, chunks of a batch."""
+    torch.manual_seed(0)
+    step = shape[1:]
+    layout = (step[1], *[1] * (len(step) - 2))
+    numbers = Parameters(
+        torch.tensor([0.05, 0.9, 0.1, -0.1], dtype=torch.float64) + 0.1 * torch.randn(*layout, 4, dtype=torch.float64),
+        *(value + 0.1 * torch.rand(layout, dtype=torch.float64) for value in (0.8, 0.1, 0.5)),
+    )
+    dynamics, start = Dynamics("map", "soft", domain=(-1.5, 1.5)), State(torch.zeros(step, dtype=torch.float64))
+    problem = Problem(torch.randn(shape, dtype=torch.float64), start, numbers, dynamics)
+    for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
+        assert torch.equal(ours, law)
+    compare_gradients(problem, gradients(problem, "reference", spread=True))
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("options", USUAL, ids=name)
 def test_halves_are_float32_rounded_at_the_end(options, training):

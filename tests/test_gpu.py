@@ -108,7 +108,8 @@ def test_an_input_held_over_time():
     spikes, d_image, d_theta = gradients(layer, hold(image, 6), weight, image)
     expected, d_every, d_expected = gradients(layer, every, weight, every)
     assert spikes.any() and torch.equal(spikes, expected)
-    assert torch.equal(d_image, d_every.sum(0)) and torch.equal(d_theta, d_expected)
+    torch.testing.assert_close(d_image, d_every.sum(0))  # two kernels may contract and add up each in its way
+    torch.testing.assert_close(d_theta, d_expected)
 
 
 def test_a_cuda_graph_replays_it():

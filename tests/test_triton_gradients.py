@@ -152,3 +152,12 @@ def test_half_precision_is_as_good_as_eager_s(dtype):
         for problem, backend in (((x, state, numbers, dynamics), b) for b in ("triton", "reference"))
     ]
     assert all(ours <= 2 * theirs for ours, theirs in zip(*errors, strict=True)) and errors[1][0] > 0
+
+
+def test_an_empty_batch_gives_no_gradient():
+    """Zero, of parameters per channel too, whose sums are then taken over nothing."""
+    for channels in (None, 3):
+        theta = torch.full((3, 2) if channels else (2,), 0.5, device=DEVICE, requires_grad=True)
+        out = functional.lnm(torch.zeros((2, 0, 3), device=DEVICE), theta, backend="triton")
+        out.spikes.sum().backward()
+        assert torch.equal(theta.grad, torch.zeros_like(theta))

@@ -123,6 +123,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
         x, v, current, *parameters, h = ctx.saved_tensors
+        if h is None:
+            raise ValueError("the operator kept no membrane to go back through: call it with a dtype for membrane.")
         _, _, *needs = ctx.needs_input_grad
         d_spikes, d_h, d_last_v, d_last_current = d_outputs
         arguments = (
@@ -210,11 +212,12 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
     groups, width = math.prod(step[first : last + 1]), coefficients.shape[-1]
     flat: list[Tensor | None] = []
     for value, trailing in zip(parameters, ([width], [], [], [], []), strict=True):
-        values = 0 if value is None else value.numel() // math.prod(trailing)
-        if value is None or values == 1:
+        if value is None or value.numel() == math.prod(trailing):
             flat.append(value)
             continue
-        if values != groups:  # spread over the groups, whose other dimensions are of size 1
+        if value.numel() != groups * math.prod(
+            trailing
+        ):  # spread over the groups: other dimensions are 1
             missing = len(step) + len(trailing) - value.dim()
             inside = [*[1] * missing, *value.shape][first : last + 1]
             value = value.reshape(*inside, *trailing).expand(*step[first : last + 1], *trailing)

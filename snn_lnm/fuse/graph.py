@@ -65,8 +65,11 @@ class StepGraph:
     @cached_property
     def last_uses(self) -> dict[fx.Node, list[fx.Node]]:
         """What each node is the last to use: a sequence that nobody needs any more is memory."""
-        last = {source: node for node in self.graph.nodes for source in node.all_input_nodes}
-        return {node: [source for source in last if last[source] is node] for node in self.graph.nodes}
+        uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.graph.nodes}
+        last = {source: node for node in uses for source in node.all_input_nodes}
+        for source, user in last.items():
+            uses[user].append(source)
+        return uses
 
     @property
     def shape(self) -> list[tuple[str, Any]]:

@@ -16,6 +16,7 @@ START = "tests/test_engines.py::test_one_number_under_every_index_is_a_state_lik
 START_ROW = "tests/test_engines.py::test_states_that_are_views"
 POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
 HELD = "tests/test_held.py::test_bits_and_gradients"
+ITEMS = "tests/test_engines.py::test_work_cut_into_many_items"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -134,6 +135,13 @@ MUTANTS = [
         "a tile is one vector too short",
         "width = std::min(p.width, p.span - within)",
         "width = std::min(p.width, p.span - within) - 1",
+    ),
+    kernels("every chunk of a batch takes all repeats", "p.repeats * chunk / p.chunks", "0 * chunk", ITEMS),
+    kernels(
+        "items are taken for chunks",
+        "item % p.tiles, chunk = item / p.tiles",
+        "item / p.chunks, chunk = item / p.tiles",
+        ITEMS,
     ),
     kernels(
         "parameters of the last group are those of the first",

@@ -33,6 +33,12 @@ SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 
 MUTANTS = [
     operator("no mode sees the operator", "modes > 0 or", "", SEEN),
+    kernels(
+        "the next sample goes on adding to a held input's gradient",
+        "d_held = zero",
+        "d_held = zero if r == p.first else d_held",
+        SAMPLES,
+    ),
     kernels("a held input's gradient is the first step's", "d_held += d_x", "d_held = d_x", HELD),
     kernels(
         "a held input's currents move on",
@@ -107,7 +113,7 @@ MUTANTS = [
         "total[:1]",
         GRADIENTS,
     ),
-    launcher("another degree finds the same launch", "many, degree, sizes[3], ", "many, 1, sizes[3], ", GRADIENTS),
+    launcher("another degree finds the same launch", "many, degree, groups, ", "many, 1, groups, ", GRADIENTS),
     launcher("partial sums swap their axes", ".sum((0, 2))", ".sum((1, 2))[: form.groups]", GRADIENTS),
     launcher(
         "euler is taken for decay",

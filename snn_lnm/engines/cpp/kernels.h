@@ -18,7 +18,7 @@
 namespace lnm {
 
 constexpr int64_t kTile = 1024;      // neurons per tile at most
-constexpr int64_t kNarrowTile = 128; // at least, where all of a tile share their parameters
+constexpr int64_t kNarrowTile = 128; // neurons of a group that are worth tiles of its own
 constexpr int64_t kMixedTile = 256;  // where every vector has parameters and sums of its own in cache
 constexpr int64_t kItem = 32768;     // elements that are worth a thread
 constexpr int64_t kStreamBytes = int64_t{1} << 22;  // outputs larger than this bypass the caches

@@ -210,7 +210,8 @@ std::vector<double> reduce(const Plan& plan, const std::vector<double>& partial)
   std::vector<double> total(plan.groups * kSums, 0.0);
   for (int64_t item = 0; item < plan.items() && plan.steps * plan.neurons; ++item) {
     const Tile tile(plan, item);
-    const int64_t first = tile.start / plan.inner;
+    // A tile of several turns begins with the first group, and has them all.
+    const int64_t first = plan.group(tile.start);
     const int64_t last = std::min((tile.start + tile.width - 1) / plan.inner, plan.groups - 1);
     for (int64_t group = first; group <= last; ++group) {
       const double* from = partial.data() + (item * plan.local_groups + group - first) * kSums;

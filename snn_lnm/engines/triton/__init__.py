@@ -198,7 +198,7 @@ class Form(NamedTuple):
     many: tuple[bool, ...]
     degree: int
     groups: int
-    start_is_one: bool  # one number under every index, as it is where none is given: read as it is, not written out
+    start_is_one: bool  # one number under every index, as where no start is given: not written out
     width: int  # how many gradients of numbers are wanted
 
 
@@ -239,16 +239,15 @@ def _form(
         first=first,
         second=second,
     )
-    constants = {
-        **{"D": law, "MANY": many, "SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align},
-        **{"START_IS_ONE": start_is_one, "HOLDS": holds},
-    }
+    constants = {"D": law, "START_IS_ONE": start_is_one, "HOLDS": holds, "MANY": many}
+    constants |= {"SHARED": geometry.shared, "BLOCK": geometry.block, "ALIGN": geometry.align}
     # One sum for each coefficient and each of the other four numbers; -1 where nobody wants it.
     wanted = [] if needs is None else [*[needs[0]] * (degree + 1), *needs[1:]]
     if needs is not None:
         columns = tuple(sum(wanted[:k]) if want else -1 for k, want in enumerate(wanted))
         constants |= {"COLUMNS": columns, "WIDTH": sum(wanted), "ROWS": ROWS}
-    rest = (geometry.sizes, many, degree, sizes[3], start_is_one, sum(wanted))
+    groups = sizes[3]
+    rest = (geometry.sizes, many, degree, groups, start_is_one, sum(wanted))
     return Form(geometry, geometry.programs, constants, *rest)
 
 
@@ -315,7 +314,8 @@ def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> Outputs
 
 def prepare_forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Outputs, Launch]:
     law, membrane = Law(*rest[:-1]), rest[-1]
-    form, whole = law.form(x, v), x.expand(law.outputs(x)) if law.held else x
+    form = law.form(x, v)
+    whole = x.expand(law.outputs(x)) if law.held else x
     spikes, h = _empty_like(whole), None if membrane is None else _empty_like(whole, membrane)
     membrane_is_last = membrane == v.dtype and law.single_step and law.reset not in ("hard", "soft")
     last_v = h if membrane_is_last else _empty_like(v)
@@ -370,7 +370,9 @@ def _gradients(law: Law, form: Form, needs: list[bool], partial: Tensor | None) 
     if form.groups == 1:
         sums = partial.sum(0)
     else:
-        sums = partial.view(form.geometry.chunks, form.groups, -1, form.width).sum((0, 2))
+        geometry = form.geometry
+        of_group = geometry.row_blocks if geometry.shared else geometry.inner
+        sums = partial.view(geometry.chunks, form.groups, of_group, form.width).sum((0, 2))
     gradients: list[Tensor | None] = []
     column = 0
     for number, need, many in zip(law[:5], needs, form.many, strict=True):

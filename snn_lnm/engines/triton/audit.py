@@ -355,15 +355,18 @@ def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Ite
         yield f"{facts.bytes} bytes per neuron and step, {needed} are needed"
     narrowest = min(variant.dtype.itemsize, variant.membrane_dtype.itemsize)
     vector = 8 * min(16, launch.constants["BLOCK"] // THREADS * narrowest)
-    if min(filter(None, (facts.load_bits, facts.store_bits)), default=0) < vector:
+    held = (
+        facts.kernel if variant.held else ""
+    )  # x is read before the forward loop, its gradient written after the other
+    widths = facts.load_bits if held != "forward" else vector, facts.store_bits if held != "backward" else vector
+    if min(widths) < vector:
         yield f"accesses of {facts.load_bits} and {facts.store_bits} bits, {vector} are possible"
     if facts.kernel == "forward" and facts.contractions and not variant.gain_divides:
         yield f"{facts.contractions} fused multiply-adds in the forward loop change the bits"
 
 
 def _facts(variant: Variant, targets: list[str]) -> list[Facts]:
-    launches = variant.launches().items()
-    return [inspect(variant, kernel, launch, target) for kernel, launch in launches for target in targets]
+    return [inspect(variant, *launch, target) for launch in variant.launches().items() for target in targets]
 
 
 def run(targets: list[str], only: str = "", jobs: int = 1) -> Iterator[Facts]:
@@ -374,8 +377,7 @@ def run(targets: list[str], only: str = "", jobs: int = 1) -> Iterator[Facts]:
     """
     if engine.interpreted():
         raise RuntimeError("TRITON_INTERPRET=1 makes Triton interpret kernels, not compile them: unset it.")
-    reason = engine.missing()
-    if reason is not None:
+    if (reason := engine.missing()) is not None:
         raise RuntimeError(reason)
     chosen = [variant for variant in variants() if only in variant.name]
     if jobs == 1:
