@@ -81,20 +81,24 @@ def test_bits_and_gradients(backend, data, dtype, memory):
         assert ((our_d_x - d_x).abs() <= 2 * T * torch.finfo(dtype).eps * d_steps.abs().sum(0)).all()
 
 
+@pytest.mark.parametrize(
+    "synapse", [{}, {"alpha": 0.5, "learn_alpha": True, "learn_gain": True}], ids=["none", "learned"]
+)
 @pytest.mark.parametrize("backend", ["cpp", TRITON])
-def test_samples_of_a_batch_hold_inputs_of_their_own(backend, monkeypatch):
+def test_samples_of_a_batch_hold_inputs_of_their_own(backend, synapse, monkeypatch):
     """Here one program goes through all of them: parameters are per channel."""
-    torch.manual_seed(0)
-    x = torch.randn(3, 17, device=device_of(backend))
-    layer = LNM.lif(torch.linspace(0.5, 0.9, 17), degree=3, backend=backend).to(x.device)
-    one, many = x.clone().requires_grad_(), sequence_of(x).requires_grad_()
     monkeypatch.setattr(triton, "PROGRAMS", 1)
-    ours, theirs = layer(hold(one, T), return_membrane=True), layer(many, return_membrane=True)
-    assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[2], theirs[2]) and ours[0].any()
-    weights = torch.randn(T, 3, 17, device=x.device)
-    torch.autograd.backward([(ours[0] * weights).sum(), (theirs[0] * weights).sum()])
-    bound = 2 * T * torch.finfo(x.dtype).eps * many.grad.abs().sum(0)
-    assert ((one.grad - many.grad.sum(0)).abs() <= bound).all()
+    torch.manual_seed(0)
+    x, weights = torch.randn(3, 17, device=device_of(backend)), torch.randn(T, 3, 17, device=device_of(backend))
+    layer = LNM.lif(torch.linspace(0.5, 0.9, 17), degree=3, backend=backend, **synapse).to(x.device)
+    found = []
+    for leaf in (x.clone().requires_grad_(), sequence_of(x).requires_grad_()):
+        spikes, _, h = layer(leaf if len(leaf) == T else hold(leaf, T), return_membrane=True)
+        found.append((spikes, h, *torch.autograd.grad((spikes * weights).sum(), [*layer.parameters(), leaf])))
+    (*ours, our_d_x), (*theirs, d_steps) = found
+    assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1]) and ours[0].any()
+    assert all(map(same_gradient, ours[2:], theirs[2:]))
+    assert ((our_d_x - d_steps.sum(0)).abs() <= 2 * T * torch.finfo(x.dtype).eps * d_steps.abs().sum(0)).all()
 
 
 @pytest.mark.parametrize("backend", ["cpp", TRITON])

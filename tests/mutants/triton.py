@@ -44,7 +44,7 @@ MUTANTS = [
         "a held input's currents move on",
         "x_ptr + (base if HOLDS else row) + p.lane, p.mask, 0.0).to(state",
         "x_ptr + row + p.lane, p.mask, 0.0).to(state",
-        HELD,
+        SAMPLES,
     ),
     kernels(
         "the next chunk of repeats holds the first one's input",
