@@ -168,3 +168,14 @@ def test_states_of_another_shape_are_refused_as_everywhere():
     neuron, x = neuron_and_input()
     with pytest.raises(ValueError, match="start a new sequence"):
         neuron(x, State(torch.zeros(1, device=DEVICE)))
+
+
+def test_an_operator_that_kept_no_membrane_says_so():
+    """Empty outputs are tensors at the operator, and its backward pass asks for a membrane."""
+    x = torch.ones(2, 3, device=DEVICE, requires_grad=True)
+    numbers = [torch.tensor(value, device=DEVICE) for value in ([0.0, 0.9], 1.0, 0.0, 1.0)]
+    options = (1, False, 0, "map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False, None)
+    spikes, *others = torch.ops.snn_lnm.forward.triton(x, torch.zeros(3, device=DEVICE), None, *numbers, None, *options)
+    assert [value.numel() for value in others] == [0, 3, 0]
+    with pytest.raises(ValueError, match="kept no membrane"):
+        spikes.sum().backward()
