@@ -95,6 +95,16 @@ def test_without_a_gpu_the_benchmark_refuses(benchmark):
     assert "needs a GPU" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
+def test_calls_are_timed_without_a_gpu():
+    """Kernels are compiled, not interpreted, and launched by a driver that does nothing."""
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.host", "--rounds", "1"]
+    compiled = {**os.environ, "TRITON_INTERPRET": "0"}
+    found = subprocess.run(command, env=compiled, capture_output=True, text=True, check=True)
+    rows = [line.split("  ")[0] for line in found.stdout.splitlines()[2:]]
+    assert rows[0] == "x * w" and rows[-2:] == ["cpp, a step", "triton, a step"] and len(rows) == 8
+
+
 @pytest.mark.parametrize("text", ["32", "a,b", "4,0", ""])
 def test_sizes_that_are_none(text, capsys):
     with pytest.raises(SystemExit):

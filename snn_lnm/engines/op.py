@@ -215,9 +215,7 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor 
         if value is None or value.numel() == math.prod(trailing):
             flat.append(value)
             continue
-        if value.numel() != groups * math.prod(
-            trailing
-        ):  # spread over the groups: other dimensions are 1
+        if value.numel() != groups * math.prod(trailing):  # spread over the groups: other dimensions are 1
             missing = len(step) + len(trailing) - value.dim()
             inside = [*[1] * missing, *value.shape][first : last + 1]
             value = value.reshape(*inside, *trailing).expand(*step[first : last + 1], *trailing)
