@@ -241,7 +241,7 @@ def test_gradients_are_those_at_the_kept_membrane(backend, data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(op, "_call", spy)
         outputs_and_gradients(problem, backend, memory=HALF)
-    assert all(identical(a, b) for a, b in zip(found["kept"], found["full"], strict=True))
+    assert all(a is b is None or identical(a, b) for a, b in zip(found["kept"], found["full"], strict=True))
 
 
 def test_half_the_bytes_are_kept():
