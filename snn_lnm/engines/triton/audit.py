@@ -355,11 +355,9 @@ def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Ite
         yield f"{facts.bytes} bytes per neuron and step, {needed} are needed"
     narrowest = min(variant.dtype.itemsize, variant.membrane_dtype.itemsize)
     vector = 8 * min(16, launch.constants["BLOCK"] // THREADS * narrowest)
-    held = (
-        facts.kernel if variant.held else ""
-    )  # x is read before the forward loop, its gradient written after the other
-    widths = facts.load_bits if held != "forward" else vector, facts.store_bits if held != "backward" else vector
-    if min(widths) < vector:
+    # A held input is read before the forward loop, and its gradient written after the backward one.
+    held = facts.kernel if variant.held else ""
+    if (facts.load_bits < vector and held != "forward") or (facts.store_bits < vector and held != "backward"):
         yield f"accesses of {facts.load_bits} and {facts.store_bits} bits, {vector} are possible"
     if facts.kernel == "forward" and facts.contractions and not variant.gain_divides:
         yield f"{facts.contractions} fused multiply-adds in the forward loop change the bits"
