@@ -2,6 +2,7 @@
 
 import gc
 import math
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import snn_lnm
 from snn_lnm import LNM, Memory, functional, surrogate
-from snn_lnm.engines import cpp, op
+from snn_lnm.engines import cpp
 from snn_lnm.parameters import Dynamics, Parameters, State, align
 from snn_lnm.testing import identical, problems
 
@@ -165,9 +166,17 @@ HALF = Memory(dtype=torch.bfloat16)
 ENGINES = ["cpp", pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))]
 
 
-def kept_membrane(out):
-    """What the fused operator's node holds for its backward pass."""
-    return out.spikes.grad_fn.saved_tensors[-1].cpu()
+@contextmanager
+def kept_tensors(comes_back=lambda value: value):
+    """Yields a list of what is kept for the backward pass meanwhile, the membrane last, and gives it ``comes_back``."""
+    kept = []
+
+    def keep(value):
+        kept.append(value)
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, comes_back):
+        yield kept
 
 
 def center_of(threshold):
@@ -197,8 +206,9 @@ def test_kept_to_nearest_and_on_its_side_of_the_threshold(backend, threshold, at
     h = torch.cat([near, torch.tensor(wild), odd, torch.randn(87)]).view(1, 4, 125).requires_grad_()
     words = {"charge": "map", "reset": "none", "threshold": threshold, "fire_at_threshold": at, "memory": HALF}
     x, zero = (moved(value, device_of(backend)) for value in (h, torch.zeros(1)))
-    out = functional.lnm(x, zero, backend=backend, **words)  # f = 0: the membrane is the input
-    kept, theta = kept_membrane(out), torch.tensor(threshold)
+    with kept_tensors() as tensors:
+        functional.lnm(x, zero, backend=backend, **words)  # f = 0: the membrane is the input
+    kept, theta = tensors[-1].cpu(), torch.tensor(threshold)
     expected = same_side(h.detach(), theta, at)
     assert kept.dtype == torch.bfloat16 and identical(kept, expected)
     fires = torch.ge if at else torch.gt
@@ -225,23 +235,19 @@ def test_spikes_and_states_keep_their_bits(backend, dtype, data):
 @given(st.data())
 def test_gradients_are_those_at_the_kept_membrane(backend, data):
     """The backward pass on the kept distances, and on the membranes they stand for, in float32."""
-    problem, found = moved(data.draw(problems(dtype=torch.float32)), device_of(backend)), {}
-    call, place_of_h = op._call, 7
+    problem, halves = moved(data.draw(problems(dtype=torch.float32)), device_of(backend)), []
     center = center_of(align("threshold", problem.parameters.threshold, problem.x.shape[1:]))
 
-    def spy(name, engine, *arguments):
-        if name == "forward":
-            return call(name, engine, *arguments)
-        h = arguments[place_of_h]
-        assert h.dtype == torch.bfloat16
-        full = (*arguments[:place_of_h], h.float() + center, *arguments[place_of_h + 1 :])
-        found["full"], found["kept"] = call(name, engine, *full), call(name, engine, *arguments)
-        return found["kept"]
+    def widened(value):
+        if value.dtype != torch.bfloat16:
+            return value
+        halves.append(value)
+        return value.float() + center
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(op, "_call", spy)
-        outputs_and_gradients(problem, backend, memory=HALF)
-    assert all(a is b is None or identical(a, b) for a, b in zip(found["kept"], found["full"], strict=True))
+    _, at_kept = outputs_and_gradients(problem, backend, memory=HALF)
+    with kept_tensors(widened):
+        _, at_full = outputs_and_gradients(problem, backend, memory=HALF)
+    assert halves and all(identical(a, b) for a, b in zip(at_kept, at_full, strict=True))
 
 
 def test_half_the_bytes_are_kept():
@@ -268,8 +274,9 @@ def test_one_step_is_kept_as_without_options():
     """Its membrane is the next state, and held anyway."""
     x, numbers = torch.randn(2, 3).requires_grad_(), Parameters(*map(torch.tensor, ([0.0, 0.9], 1.0, 0.0, 1.0)))
     words = {"membrane": False, "single_step": True, "backend": "cpp", "memory": HALF}
-    out = functional.run(x, None, numbers, Dynamics("map", "none"), **words)
-    assert kept_membrane(out).data_ptr() == out.state.v.data_ptr()
+    with kept_tensors() as tensors:
+        out = functional.run(x, None, numbers, Dynamics("map", "none"), **words)
+    assert tensors[-1].data_ptr() == out.state.v.data_ptr()
 
 
 SPIKES = [surrogate.ATan(), surrogate.FastSigmoid(25.0), surrogate.Sigmoid(10.0), surrogate.SuperSpike(100.0)]

@@ -106,18 +106,20 @@ def _watched(values: tuple[Any, ...]) -> bool:
 
 
 class _Scan(torch.autograd.Function):
+    """Triton's; that of the C++ engine is in `cpp/autograd.cpp`."""
+
     @staticmethod
-    def forward(ctx: Any, engine: str, options: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-        outputs = _call("forward", engine, *inputs, *options)
+    def forward(ctx: Any, options: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
+        outputs = _call("forward", "triton", *inputs, *options)
         ctx.set_materialize_grads(False)
         x, *others = inputs
         h = outputs[1]
-        if not any(ctx.needs_input_grad[2 + _GAIN :]):
+        if not any(ctx.needs_input_grad[1 + _GAIN :]):
             # Only gain and α need the input; for the rest anything of its shape and dtype does.
             fits = h is not None and h.dtype == x.dtype and h.shape == x.shape
             x = h if fits else x.new_empty(()).expand(x.shape)
         ctx.save_for_backward(x, *others, h)
-        ctx.engine, ctx.options = engine, options[:-1]
+        ctx.options = options[:-1]
         return outputs
 
     @staticmethod
@@ -125,7 +127,7 @@ class _Scan(torch.autograd.Function):
         x, v, current, *parameters, h = ctx.saved_tensors
         if h is None:
             raise ValueError("the operator kept no membrane to go back through: call it with a dtype for membrane.")
-        _, _, *needs = ctx.needs_input_grad
+        _, *needs = ctx.needs_input_grad
         d_spikes, d_h, d_last_v, d_last_current = d_outputs
         arguments = (
             d_spikes,
@@ -136,9 +138,9 @@ class _Scan(torch.autograd.Function):
             needs[1] or needs[2],
             needs[3:],
         )
-        gradients = _backward_autograd(ctx.engine, *arguments)
+        gradients = _backward_autograd("triton", *arguments)
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=True))
-        return (None, None, *wanted)
+        return (None, *wanted)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -155,10 +157,10 @@ def _differentiated() -> bool:
     return torch.is_grad_enabled() or is_forward_mode()
 
 
-def _forward_autograd(engine: str, *arguments: Any) -> tuple[Any, ...]:
+def _forward_autograd(*arguments: Any) -> tuple[Any, ...]:
     if _differentiated():
-        return _Scan.apply(engine, arguments[_INPUTS:], *arguments[:_INPUTS])
-    return _call("forward", engine, *arguments)
+        return _Scan.apply(arguments[_INPUTS:], *arguments[:_INPUTS])
+    return _call("forward", "triton", *arguments)
 
 
 class _Once(torch.autograd.Function):
@@ -184,16 +186,16 @@ def _with_empty(function: Callable[..., tuple[Any, ...]], start: int, *arguments
     return tuple(arguments[start].new_empty(0) if value is None else value for value in function(*arguments))
 
 
-for _name, _ops, _fake, _autograd, _v in (
-    ("forward", _FORWARDS, _forward_fake, _forward_autograd, 1),
-    ("backward", _BACKWARDS, _backward_fake, _backward_autograd, 5),
-):
+for _name, _ops, _fake, _v in (("forward", _FORWARDS, _forward_fake, 1), ("backward", _BACKWARDS, _backward_fake, 5)):
     _library.impl(f"{_name}.cpp", partial(_build_first, _ops), "CompositeExplicitAutograd")
     for _device in ("CPU", "CUDA"):  # on the CPU: interpreted
         _library.impl(f"{_name}.triton", partial(_with_empty, getattr(triton, _name), _v), _device)
     for _engine in _ENGINES:
-        _library.impl(f"{_name}.{_engine}", partial(_with_empty, partial(_autograd, _engine), _v), "Autograd")
         torch.library.register_fake(f"snn_lnm::{_name}.{_engine}", _fake, lib=_library)
+_library.impl("forward.cpp", partial(_build_first, _FORWARDS), "Autograd")  # its own derivative, too, comes with it
+_library.impl("forward.triton", partial(_with_empty, _forward_autograd, 1), "Autograd")
+for _engine in _ENGINES:
+    _library.impl(f"backward.{_engine}", partial(_with_empty, partial(_backward_autograd, _engine), 5), "Autograd")
 
 
 def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor | None]]:
@@ -297,9 +299,9 @@ def run(
         dynamics.smooth,
         kept,
     )
-    # A compiler needs to see the operator; else its derivative is taken here, one call through the dispatcher less.
-    call = _FORWARDS[engine] if torch.compiler.is_compiling() else partial(_forward_autograd, engine)
-    spikes, h, last_v, last_current = call(*arguments)
+    # A compiler needs to see the operator; else Triton's is Python anyway, and the dispatcher would only cost time.
+    is_python = engine == "triton" and not torch.compiler.is_compiling()
+    spikes, h, last_v, last_current = (_forward_autograd if is_python else _FORWARDS[engine])(*arguments)
     if kept == arithmetic and single_step and dynamics.state_is_membrane:
         last_v = h
     last = State(last_v, None if state.current is None else last_current)

@@ -20,7 +20,7 @@
 
 namespace lnm {
 
-constexpr size_t kSmallBytes = size_t{1} << 20;  // below, the usual allocator serves well
+constexpr size_t kSmallBytes = size_t{1} << 17;  // below, the usual allocator serves well
 constexpr size_t kHugePage = size_t{1} << 21;
 
 // Blocks in use and blocks kept together never exceed what was once in use at the same time: keeping
