@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from snn_lnm import engines, reference
+from snn_lnm.engines.op import watched
 from snn_lnm.memory import FULL, Memory, can_recompute, check_memory, membrane_dtype, recomputing
 from snn_lnm.parameters import (
     STATE_DTYPE,
@@ -146,7 +149,8 @@ def run(
         current = zeros(step, x)
     start = State(v, current)
     if not single_step and x.shape[0] == 0:
-        start = State(v.contiguous(), None if current is None else current.contiguous())
+        copies = (value if value is None else value.clone(memory_format=torch.contiguous_format) for value in start)
+        start = State(*cast("Iterator[Tensor]", copies))
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     kept_dtype = membrane_dtype(x, FULL if single_step else memory)
     engine = engines.choose(x, parameters, dynamics, backend, kept_dtype)
@@ -157,8 +161,20 @@ def run(
 
 
 def zeros(step: torch.Size, x: Tensor) -> Tensor:
-    """The start where none is given: one zero under every index, of which the C++ engine reads nothing."""
-    return torch.zeros((), dtype=STATE_DTYPE[x.dtype], device=x.device).expand(step)
+    """The start where none is given: one zero under every index, of which the C++ engine reads nothing.
+
+    Not to be handed out: on a CPU the next call may get the very same tensor.
+    """
+    dtype = STATE_DTYPE[x.dtype]
+    if x.device.type == "cpu" and not (torch.compiler.is_compiling() or engines.transformed() or watched((x,))):
+        return _kept_zeros(step, dtype)
+    return torch.zeros((), dtype=dtype, device=x.device).expand(step)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_zeros(step: torch.Size, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(mode=False):  # what is made in it could not be kept for a backward pass
+        return torch.zeros((), dtype=dtype, device="cpu").expand(step)
 
 
 def currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:

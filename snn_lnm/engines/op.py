@@ -21,7 +21,7 @@ from snn_lnm.engines.held import held
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["is_forward_mode", "run"]
+__all__ = ["is_forward_mode", "run", "watched"]
 
 _STATE = "Tensor x, Tensor v, Tensor? current"
 _PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
@@ -94,12 +94,12 @@ def _backward_fake(
 def _call(name: str, engine: str, *arguments: Any) -> tuple[Any, ...]:
     """An operator, below autograd; None may stand for an empty output."""
     with _BelowAutograd():
-        if engine == "triton" and not _watched(arguments[:_INPUTS]):
+        if engine == "triton" and not watched(arguments[:_INPUTS]):
             return getattr(triton, name)(*arguments)  # it is Python: the dispatcher would only cost time
         return _OPS[name][engine](*arguments)
 
 
-def _watched(values: tuple[Any, ...]) -> bool:
+def watched(values: tuple[Any, ...]) -> bool:
     """By a mode (fake tensors, tracing, a user's), or by a tensor's class: who then must see the operator."""
     modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage] - torch has no public one
     return modes > 0 or not _PLAIN.issuperset(map(type, values))
