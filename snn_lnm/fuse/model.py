@@ -154,8 +154,9 @@ class FusedTime(nn.Module):
                 f"fuse_time: {', '.join(missing)} is None, and then the step of {type(root).__name__} does something "
                 "else: give the state before the first step."
             )
-        self._check_memories(root, step)
-        runner = Runner(root, step, self._adapters, self._exact, self._at_once)
+        layers = _layers(root, step)
+        self._check_memories(root, step, layers)
+        runner = Runner(root, step, layers, self._adapters, self._exact, self._at_once)
         out = runner([*arguments.arguments.values()])
         self._seen = {str(node.target): seen for node, seen in runner.seen.items()}
         self._stepped = tuple(runner.stepped)
@@ -177,20 +178,20 @@ class FusedTime(nn.Module):
         self._graphs[(training, *none)] = step
         return step
 
-    def _ways(self, root: nn.Module, step: StepGraph) -> list[tuple[fx.Node, nn.Module, How, str]]:
+    def _ways(self, step: StepGraph, layers: dict[fx.Node, nn.Module]) -> list[tuple[fx.Node, nn.Module, How, str]]:
         found: list[tuple[fx.Node, nn.Module, How, str]] = []
-        for node, call in step.calls.items():
-            module = root.get_submodule(str(node.target))
-            way = way_of(module, call, self._seen.get(str(node.target), Seen()), self._adapters, self._exact)
+        for node, module in layers.items():
+            seen = self._seen.get(str(node.target), Seen())
+            way = way_of(module, step.calls[node], seen, self._adapters, self._exact)
             found.append((node, module, way.how, way.reason))
         return found
 
-    def _check_memories(self, root: nn.Module, step: StepGraph) -> None:
+    def _check_memories(self, root: nn.Module, step: StepGraph, layers: dict[fx.Node, nn.Module]) -> None:
         """A layer with a memory of its own that a step calls twice goes back and forth between its places."""
-        if len({root.get_submodule(str(node.target)) for node in step.calls}) == len(step.calls):
+        if len({*layers.values()}) == len(layers):
             return
         seen: set[nn.Module] = set()
-        for node, module, how, _ in self._ways(root, step):
+        for node, module, how, _ in self._ways(step, layers):
             if how in ("folded", "once") or step.calls[node].carried or type(module) in folding.RANDOM:
                 continue
             if module in seen:
@@ -204,8 +205,10 @@ class FusedTime(nn.Module):
         """How every layer runs, as things are now; functions only where they ran step by step."""
         root = self._root()
         step = self._step(root)
-        self._check_memories(root, step)
-        rows = [FuseRow(_path(root, n), type(m).__name__, how, reason) for n, m, how, reason in self._ways(root, step)]
+        layers = _layers(root, step)
+        self._check_memories(root, step, layers)
+        ways = self._ways(step, layers)
+        rows = [FuseRow(_path(root, n), type(m).__name__, how, reason) for n, m, how, reason in ways]
         rows += [FuseRow("", name, "step by step", "a function not known to be pointwise") for name in self._stepped]
         return FuseReport(tuple(rows))
 
@@ -227,6 +230,11 @@ def _signature(root: nn.Module) -> inspect.Signature:
 def _signature_of(method: Callable[..., Any]) -> inspect.Signature:
     _, *parameters = inspect.signature(method).parameters.values()
     return inspect.Signature(parameters)
+
+
+def _layers(root: nn.Module, step: StepGraph) -> dict[fx.Node, nn.Module]:
+    """What each node calls, as things are now."""
+    return {node: root.get_submodule(str(node.target)) for node in step.calls}
 
 
 def _path(root: nn.Module, node: fx.Node) -> str:

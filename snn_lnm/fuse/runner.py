@@ -93,12 +93,19 @@ def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter
 
 
 class Runner:
-    """Runs of ``step`` over time, ``at_once`` steps in a block."""
+    """Runs of ``step``, whose nodes call ``layers``, over time, ``at_once`` steps in a block."""
 
     def __init__(
-        self, root: nn.Module, step: StepGraph, adapters: Sequence[Adapter], exact: bool, at_once: AtOnce
+        self,
+        root: nn.Module,
+        step: StepGraph,
+        layers: dict[fx.Node, nn.Module],
+        adapters: Sequence[Adapter],
+        exact: bool,
+        at_once: AtOnce,
     ) -> None:
-        self.root, self.step, self.adapters, self.exact, self.at_once = root, step, adapters, exact, at_once
+        self.root, self.step, self.layers = root, step, layers
+        self.adapters, self.exact, self.at_once = adapters, exact, at_once
         self.seen: dict[fx.Node, Seen] = {}
         self.stepped: list[str] = []
         self.largest = 1  # bytes of one step
@@ -166,7 +173,7 @@ class Runner:
         return value
 
     def _layer(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        module, call = self.root.get_submodule(str(node.target)), self.step.calls[node]
+        module, call = self.layers[node], self.step.calls[node]
         kwargs = _in_order(module, kwargs)
         if node in self.states:
             args, kwargs = _carry(args, kwargs, self.states[node], call.states)
