@@ -293,6 +293,16 @@ def test_forward_mode_is_refused(grad):
             neuron(dual)
 
 
+def test_an_operator_that_kept_no_membrane_says_so():
+    x, theta, *numbers = (torch.tensor(n) for n in ([[[0.5]]], [0.0, 0.9], 1.0, 0.0, 1.0))
+    options = (1, False, 0, "map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False)
+    spikes, *_ = torch.ops.snn_lnm.forward.cpp(
+        x.requires_grad_(), torch.zeros(1, 1), None, theta, *numbers, None, *options, None
+    )
+    with pytest.raises(ValueError, match="kept no membrane to go back through"):
+        spikes.sum().backward()
+
+
 def test_second_derivative_is_refused():
     x, state, numbers, dynamics = problem_of((3, 2, 5))
     out = functional.run(x.requires_grad_(), state, numbers, dynamics, backend="cpp")

@@ -17,6 +17,9 @@ START_ROW = "tests/test_engines.py::test_states_that_are_views"
 POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
 HELD = "tests/test_held.py::test_bits_and_gradients"
 ITEMS = "tests/test_engines.py::test_work_cut_into_many_items"
+SECOND = "tests/test_engines.py::test_second_derivative_is_refused"
+DUAL = "tests/test_engines.py::test_forward_mode_is_refused"
+KEPT_NOTHING = "tests/test_engines.py::test_an_operator_that_kept_no_membrane_says_so"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -32,11 +35,37 @@ def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, "snn_lnm/engines/cpp/ops.cpp", old, new, tests or (BITS,))
 
 
+def derivative(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"autograd: {why}", "snn_lnm/engines/cpp/autograd.cpp", old, new, tests or (GRADIENTS,))
+
+
 def pool(why: str, old: str, new: str) -> Mutant:
     return kernels(why, old, new, POOLED, file="max_pool.cpp")
 
 
 MUTANTS = [
+    # ---- autograd.cpp
+    derivative("gradients of the state are not asked for", "needs[1] || needs[2]", "needs[1] && needs[2]"),
+    derivative(
+        "gradients of θ are not asked for",
+        "for (size_t i = 3; i < kTensors; ++i) of_parameters.push_back(needs[i]);",
+        "for (size_t i = 3; i < kTensors; ++i) of_parameters.push_back(i > 3 && needs[i]);",
+        REPEATED,
+    ),
+    derivative("an absent tensor has an edge", "saved[i].defined() && ctx->needs", "ctx->needs"),
+    derivative("the input is not kept for the gain", "!gain.requires_grad() && ", ""),
+    derivative("nor for the synapse", "!(alpha && alpha->requires_grad())", "true"),
+    derivative(
+        "the gradient of the last membrane is dropped", "last_v_is_membrane ? Tensor() : d_outputs[2]", "Tensor()"
+    ),
+    derivative(
+        "the gradient of the last current is dropped", "saved[2].defined() ? d_outputs[3] : Tensor()", "Tensor()"
+    ),
+    derivative("the gradient of the membrane is dropped", "push(d_outputs[1]);", "push(Tensor());"),
+    derivative("gradients nobody asked for come back", "if (!needs[i]) gradients[i] = Tensor();", ""),
+    derivative("second derivatives are silently zero", "if (c10::GradMode::is_enabled()) {", "if (false) {", SECOND),
+    derivative("forward mode loses its tangent", "std::none_of(in.begin(), in.end(), is_dual)", "true", DUAL),
+    derivative("a call without a membrane goes back", "h.defined(), ", "true, ", KEPT_NOTHING),
     # ---- an input that is held
     kernels("a held input moves on", "return holds ? 0 : t * neurons;", "return t * neurons;", HELD),
     kernels(

@@ -33,6 +33,27 @@ SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 
 MUTANTS = [
     operator("no mode sees the operator", "modes > 0 or", "", SEEN),
+    operator("gradients of the state are not asked for", "needs[1] or needs[2],", "needs[1] and needs[2],", GRADIENTS),
+    operator("gradients of θ are not asked for", "            needs[3:],", "            [False, *needs[4:]],", RUNS),
+    operator("the input is not kept for the gain", "[1 + _GAIN :]", "[2 + _GAIN :]", GRADIENTS),
+    operator(
+        "the gradient of the last membrane is dropped",
+        "None if d_last_v is None or d_last_v.shape != v.shape else d_last_v",
+        "None",
+        GRADIENTS,
+    ),
+    operator(
+        "the gradient of the last current is dropped",
+        "None if current is None else d_last_current",
+        "None",
+        GRADIENTS,
+    ),
+    operator(
+        "the gradient of the membrane is dropped",
+        "d_spikes, d_h, d_last_v, d_last_current = d_outputs",
+        "d_spikes, d_h, d_last_v, d_last_current = d_outputs[0], None, *d_outputs[2:]",
+        GRADIENTS,
+    ),
     kernels(
         "the next sample goes on adding to a held input's gradient",
         "d_held = zero",
