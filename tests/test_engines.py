@@ -204,6 +204,22 @@ def problem_of(shape):
     return torch.randn(shape), State(torch.zeros(shape[1:])), numbers, dynamics
 
 
+@pytest.mark.parametrize("place", range(8))
+def test_a_gradient_does_not_depend_on_what_else_is_asked_for(place):
+    x, _, numbers, dynamics = problem_of((5, 3, 4))
+    values = (x, torch.randn(3, 4), torch.randn(3, 4), *numbers._replace(alpha=torch.tensor(0.5)))
+
+    def gradients(asked):
+        leaves = [value.clone().requires_grad_(i in asked) for i, value in enumerate(values)]
+        out = functional.run(leaves[0], State(*leaves[1:3]), Parameters(*leaves[3:]), dynamics, backend="cpp")
+        out.membrane.square().sum().backward()
+        return [leaf.grad for leaf in leaves]
+
+    alone = gradients([place])
+    assert [value is None for value in alone] == [i != place for i in range(8)]
+    assert torch.equal(alone[place], gradients(range(8))[place])
+
+
 def test_gradients_do_not_depend_on_threads_or_luck():
     x, state, numbers, dynamics = problem_of((16, 33, 129))
     results = []

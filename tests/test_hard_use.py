@@ -8,11 +8,12 @@ import threading
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.utils.data import DataLoader, Dataset
 
 import snn_lnm
-from snn_lnm import LNM, engines
+from snn_lnm import LNM, engines, functional
 from snn_lnm.engines import op
 
 # PyTorch's own: 2.6 describes its configuration to the log that pytest captures, 2.13's inductor uses TorchScript.
@@ -257,3 +258,39 @@ def test_loaders_work_after_first_use(method):
     expected = torch.stack([data[k] for k in range(6)])
     loader = DataLoader(data, batch_size=2, num_workers=2, multiprocessing_context=method)
     assert torch.equal(torch.cat([*loader]), expected)
+
+
+def inference(call):
+    with torch.inference_mode():
+        call()
+
+
+def no_numbers(call):
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        call()
+
+
+def transform(call):
+    grad(lambda x: call(x).sum())(torch.randn(3, 1, 7))
+
+
+@pytest.mark.parametrize("first", [inference, no_numbers, transform])
+def test_a_start_made_elsewhere_serves_training(first):
+    """A start at zero is made once per shape: never such as belongs to a mode or a transform."""
+    functional._kept_zeros.cache_clear()
+    neuron = LNM(2, charge="map")
+
+    def call(x=None):
+        return neuron(torch.randn(3, 1, 7) if x is None else x)[0]
+
+    first(call)
+    start = functional.zeros(torch.Size([1, 7]), torch.randn(()))
+    assert type(start) is torch.Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(start)
+    call().sum().backward()
+    assert type(neuron.coefficients.grad) is torch.Tensor
+
+
+def test_no_step_hands_out_a_start_of_its_own():
+    neuron, x = LNM(2), torch.randn(0, 1, 1)
+    neuron(x)[1].v.fill_(5.0)
+    assert neuron(x)[1].v == 0

@@ -17,6 +17,7 @@ START_ROW = "tests/test_engines.py::test_states_that_are_views"
 POOLED = "tests/test_max_pool.py::test_outputs_and_gradients_have_pytorch_s_bits"
 HELD = "tests/test_held.py::test_bits_and_gradients"
 ITEMS = "tests/test_engines.py::test_work_cut_into_many_items"
+ALONE = "tests/test_engines.py::test_a_gradient_does_not_depend_on_what_else_is_asked_for"
 SECOND = "tests/test_engines.py::test_second_derivative_is_refused"
 DUAL = "tests/test_engines.py::test_forward_mode_is_refused"
 KEPT_NOTHING = "tests/test_engines.py::test_an_operator_that_kept_no_membrane_says_so"
@@ -54,7 +55,7 @@ MUTANTS = [
     ),
     derivative("an absent tensor has an edge", "saved[i].defined() && ctx->needs", "ctx->needs"),
     derivative("the input is not kept for the gain", "!gain.requires_grad() && ", ""),
-    derivative("nor for the synapse", "!(alpha && alpha->requires_grad())", "true"),
+    derivative("nor for the synapse", "!(alpha && alpha->requires_grad())", "true", ALONE),
     derivative(
         "the gradient of the last membrane is dropped", "last_v_is_membrane ? Tensor() : d_outputs[2]", "Tensor()"
     ),

@@ -4,6 +4,7 @@ from tests.mutants.mutant import Mutant
 
 GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 MEMORY = "tests/test_memory_options.py::test_"
+STARTS = "tests/test_hard_use.py::test_a_start_made_elsewhere_serves_training"
 LAYOUTS = "tests/test_oracle_forward.py::test_layouts"
 
 
@@ -54,6 +55,19 @@ MUTANTS = [
         "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}",
         "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values(), 1)}",
         GRADIENTS,
+    ),
+    # ---- functional.py's start at zero
+    mutant(
+        "functional.py", "it may belong to inference mode", "inference_mode(mode=False)", "inference_mode()", STARTS
+    ),
+    mutant("functional.py", "it may be fake", " or watched((x,))", "", STARTS),
+    mutant("functional.py", "it may belong to a transform", " or engines.transformed()", "", STARTS),
+    mutant(
+        "functional.py",
+        "it is handed out",
+        "value.clone(memory_format=torch.contiguous_format)",
+        "value.contiguous()",
+        "tests/test_hard_use.py::test_no_step_hands_out_a_start_of_its_own",
     ),
     # ---- engines/__init__.py
     mutant(

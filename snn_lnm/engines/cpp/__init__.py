@@ -253,7 +253,7 @@ def has_kernel(operator: str) -> bool:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of the engine's large tensors (1 MiB and more): those in use, and those kept for the next call.
+    """Bytes of the engine's large tensors (128 KiB and more): those in use, and those kept for the next call.
 
     Together they never exceed what was once in use at the same time; the kept ones alone never exceed
     ``SNN_LNM_CACHE_MIB`` (an environment variable read at first use; default 1024, 0 keeps nothing).
