@@ -2,6 +2,7 @@
 
 from snn_lnm import analysis, functional, surrogate
 from snn_lnm.engines import explain as explain_backend
+from snn_lnm.engines.held import hold
 from snn_lnm.functional import Output
 from snn_lnm.fuse import FusedTime, FuseReport, fuse_time
 from snn_lnm.memory import Memory
@@ -25,6 +26,7 @@ __all__ = [
     "explain_backend",
     "functional",
     "fuse_time",
+    "hold",
     "surrogate",
     "swap",
     "swap_back",

@@ -62,7 +62,7 @@ def lnm(
 
     Args:
         x: input current, `[T, B, ...]`, float64, float32, bfloat16 or float16. The same at every step
-            (`x.expand(T, ...)`, not requiring gradients), it is not repeated in memory.
+            (`x.expand(T, ...)`, not requiring gradients, or :func:`snn_lnm.hold`), it is not repeated in memory.
         coefficients: θ, `[D+1]` for the layer, `[C, D+1]` per channel (dim 1 of `[B, C, ...]`) or
             `[*neuron_shape, D+1]` per neuron; degree D in 0..8.
         threshold, v_reset, gain, alpha: numbers or tensors in the same three layouts. ``alpha`` is the

@@ -132,13 +132,45 @@ def test_a_gradient_that_is_asked_for_at_every_step():
 
 
 def test_an_encoder_before_the_network_learns():
-    """`encoder(image).expand(T, ...)`: a gradient flows to what is expanded."""
+    """`encoder(image).expand(T, ...)`: a gradient flows to what is expanded, and to what is held."""
     torch.manual_seed(0)
     encoder, net = nn.Linear(5, 5), nn.Sequential(nn.Linear(5, 6), leaky(output=True))
     snn_lnm.swap(net)
-    image, found = 3 * torch.rand(B, 5), []
-    for run in (snn_lnm.fuse_time(net, exact=True), lambda x: (None, torch.stack([net(x_t)[1] for x_t in x]))):
+    image, model, found = 3 * torch.rand(B, 5), snn_lnm.fuse_time(net, exact=True), []
+
+    def loop(x):
+        return None, torch.stack([net(x_t)[1] for x_t in x])
+
+    for run, hold in ((loop, False), (model, False), (model, True)):
         utils.reset(net)
-        membranes = run(encoder(image).expand(T, B, 5))[1]
-        found.append(torch.autograd.grad(membranes.sum(), [*encoder.parameters()]))
-    torch.testing.assert_close(*found)
+        current = encoder(image)
+        x = snn_lnm.hold(current, T) if hold else current.expand(T, B, 5)
+        membranes = run(x)[1]
+        assert run is loop or ways(model)["0"] == ("once" if hold else "step by step")
+        found.append((membranes, *torch.autograd.grad(membranes.sum(), [*encoder.parameters()])))
+    for found_here in found[1:]:
+        assert torch.equal(found_here[0], found[0][0])
+        torch.testing.assert_close(found_here, found[0])
+
+
+def test_a_neuron_reads_what_is_held_once():
+    neuron, current = snn_lnm.LNM(2, backend="cpp"), torch.rand(B, 5, requires_grad=True)
+    with inputs_seen() as seen:
+        (alone,) = torch.autograd.grad(neuron(snn_lnm.hold(current, T))[1].v.sum(), current)
+    assert [x.shape for x in seen] == [(B, 5)]
+    (written_out,) = torch.autograd.grad(neuron(current.expand(T, B, 5).contiguous())[1].v.sum(), current)
+    torch.testing.assert_close(alone, written_out)
+
+
+@pytest.mark.parametrize(
+    ("x", "steps", "error", "says"),
+    [
+        (1.0, 3, TypeError, "torch.Tensor, got float"),
+        (torch.ones(1), 2.0, TypeError, "an int, got float"),
+        (torch.ones(1), True, TypeError, "an int, got bool"),
+        (torch.ones(1), 0, ValueError, "at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_held(x, steps, error, says):
+    with pytest.raises(error, match=says):
+        snn_lnm.hold(x, steps)
