@@ -274,6 +274,13 @@ def check_input(x: object) -> Tensor:
     if x.dtype not in STATE_DTYPE:
         supported = ", ".join(str(dtype) for dtype in STATE_DTYPE)
         raise TypeError(f"the input is {x.dtype}: expected one of {supported} (x.float() converts).")
+    return check_dense(x)
+
+
+def check_dense(x: Tensor) -> Tensor:
+    """``x`` itself, if it is neither sparse nor nested."""
+    if x.is_nested:
+        raise TypeError("the input is a nested tensor: expected a dense one (x.to_padded_tensor(0.0) converts).")
     if x.layout != torch.strided:
         raise TypeError(f"the input is {x.layout}: expected a dense tensor (x.to_dense() converts).")
     return x

@@ -12,9 +12,22 @@ X = torch.zeros(3, 2, 4)
 THETA = torch.tensor([0.0, 0.9])
 NAN, INF = float("nan"), float("inf")
 
+
+def fused():
+    return snn_lnm.fuse_time(torch.nn.Sequential(torch.nn.Linear(4, 4)))
+
+
+def nested():
+    return torch.nested.nested_tensor([torch.zeros(2, 4), torch.zeros(1, 4)], layout=torch.jagged)
+
+
 CALLS = {
     "integer input": (TypeError, "the input is torch.int64", lambda: functional.lnm(X.long(), THETA)),
     "not a tensor": (TypeError, "must be a torch.Tensor, got list", lambda: functional.lnm([1.0], THETA)),
+    "sparse input": (TypeError, r"sparse_coo: expected a dense tensor", lambda: functional.lnm(X.to_sparse(), THETA)),
+    "nested input": (TypeError, r"a nested tensor: expected a dense", lambda: functional.lnm(nested(), THETA)),
+    "sparse input, fused": (TypeError, r"sparse_coo: expected a dense tensor", lambda: fused()(X.to_sparse())),
+    "nested input, fused": (TypeError, r"a nested tensor: expected a dense", lambda: fused()(nested())),
     "no dimensions": (ValueError, r"must be \[T, B", lambda: functional.lnm(X[0, 0, 0], THETA)),
     "wrong channels": (ValueError, r"\[4, 2\] \(per channel\)", lambda: functional.lnm(X, torch.zeros(5, 2))),
     "wrong dtype": (TypeError, "coefficients is torch.float64", lambda: functional.lnm(X, THETA.double())),

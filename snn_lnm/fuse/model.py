@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import StepGraph, neurons, refusal, trace
 from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
+from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
 from snn_lnm.table import table
 
@@ -142,7 +143,7 @@ class FusedTime(nn.Module):
     def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
         if not isinstance(cast(object, x), Tensor):
             raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
-        if x.dim() < 2 or not len(x):
+        if check_dense(x).dim() < 2 or not len(x):
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
         arguments = _signature(root).bind(x, *states, **named)
