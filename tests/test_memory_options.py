@@ -72,7 +72,7 @@ def tensors_alive():
 
 
 def test_what_is_kept():
-    """12 steps of 2 MiB: all membranes; or the states after 4 and 8 steps, and the one zero that all start at."""
+    """12 steps of 2 MiB: all membranes; or the states after 4 and 8 steps (all start at a zero that is kept anyway)."""
     x, plain, recomputing = torch.randn(12, 512, 1024).requires_grad_(), layer(), layer(memory=Memory(recompute=4))
     cpp.empty_cache()
     out = plain(x)
@@ -83,7 +83,7 @@ def test_what_is_kept():
     assert cpp.memory()[0] == 0  # no membrane (the spikes are joined in a tensor of PyTorch's own)
     storages = [t.untyped_storage() for key, t in tensors_alive().items() if key not in before]
     kept = {storage.data_ptr(): storage.nbytes() for storage in storages if storage.data_ptr() != x.data_ptr()}
-    assert sum(kept.values()) == out.spikes.nbytes + out.state.v.nbytes + 2 * 2 * MIB + 4
+    assert sum(kept.values()) == out.spikes.nbytes + out.state.v.nbytes + 2 * 2 * MIB
 
 
 class Calls(TorchDispatchMode):
