@@ -309,6 +309,13 @@ def test_forward_mode_is_refused(grad):
             neuron(dual)
 
 
+def test_the_operator_gives_shapes_on_the_meta_device():
+    x, v, theta, *numbers = (torch.zeros(shape, device="meta") for shape in ((2, 3, 4), (3, 4), (2,), (), (), ()))
+    options = (1, False, 0, "map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False)
+    outputs = torch.ops.snn_lnm.forward.cpp(x, v, None, theta, *numbers, None, *options, torch.float32)
+    assert [value.shape for value in outputs] == [(2, 3, 4), (2, 3, 4), (3, 4), (0,)]
+
+
 def test_an_operator_that_kept_no_membrane_says_so():
     x, theta, *numbers = (torch.tensor(n) for n in ([[[0.5]]], [0.0, 0.9], 1.0, 0.0, 1.0))
     options = (1, False, 0, "map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False)

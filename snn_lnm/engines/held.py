@@ -7,6 +7,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from snn_lnm.parameters import check_dense
+
 __all__ = ["held", "hold"]
 
 
@@ -15,7 +17,8 @@ def hold(x: Tensor, steps: int) -> Tensor:
 
     ``x.expand(steps, *x.shape)``, and the promise that nobody asks for the gradient of a single step. So
     :func:`snn_lnm.fuse_time` computes once what does not change, and a neuron reads it once, also where a gradient
-    flows back to ``x``: it is then the sum over all steps, and the sequence itself has none.
+    flows back to ``x``: it is then the sum over all steps, and the sequence itself has none: hooks on it may stay
+    silent, and `retain_grad` empty.
 
     Args:
         x: any shape, `[B, ...]`, and any dtype.
@@ -25,11 +28,12 @@ def hold(x: Tensor, steps: int) -> Tensor:
         `[T, *x.shape]`, in the memory of ``x``.
 
     Raises:
-        TypeError: not a tensor, or not a number of steps; ValueError: less than one step.
+        TypeError: not a dense tensor, or not a number of steps; ValueError: less than one step.
     """
     if not isinstance(cast(object, x), Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}.")
-    if isinstance(steps, bool) or not isinstance(cast(object, steps), int):
+    check_dense(x)
+    if isinstance(steps, bool) or not isinstance(cast(object, steps), (int, torch.SymInt)):
         raise TypeError(f"steps must be an int, got {type(steps).__name__}.")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
@@ -47,6 +51,20 @@ def held(x: Tensor) -> Tensor | None:
     """
     if x.layout != torch.strided or x.dim() < 1 or x.stride(0) != 0 or x.shape[0] < 2 or torch.compiler.is_compiling():
         return None
-    if x.requires_grad:
-        return getattr(x, "_snn_lnm_held", None)
-    return x[0]
+    if not x.requires_grad:
+        return x[0]
+    step = getattr(x, "_snn_lnm_held", None)
+    return step if step is not None and _is_still_held(step, x) else None
+
+
+def _is_still_held(step: Tensor, x: Tensor) -> bool:
+    """Neither was changed in place since, by `transpose_`, `detach_`, `data =` and the like, and ``x`` is no leaf."""
+    same = (step.shape, step.stride(), _address(step)) == (x.shape[1:], x.stride()[1:], _address(x))
+    return same and step.requires_grad and not x.is_leaf
+
+
+def _address(x: Tensor) -> int | None:
+    try:
+        return x.data_ptr()
+    except RuntimeError:  # of a transform's or a fake tensor, which has none
+        return None

@@ -60,6 +60,19 @@ def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
     return op(*arguments)
 
 
+def _load_first(*arguments: Any) -> tuple[Tensor, ...]:
+    """The C++ forward's derivative until its library is there, which brings its own for CPU tensors.
+
+    Elsewhere there is none: shapes on the meta device, a refusal on others.
+    """
+    op = _FORWARDS["cpp"]
+    if not cpp.has_kernel(op.name()):
+        cpp.load()
+        return op(*arguments)
+    with _BelowAutograd():
+        return op(*arguments)
+
+
 def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
     law, membrane = triton.Law(*rest[:-1]), rest[-1]
     dtype = STATE_DTYPE[x.dtype]
@@ -192,7 +205,7 @@ for _name, _ops, _fake, _v in (("forward", _FORWARDS, _forward_fake, 1), ("backw
         _library.impl(f"{_name}.triton", partial(_with_empty, getattr(triton, _name), _v), _device)
     for _engine in _ENGINES:
         torch.library.register_fake(f"snn_lnm::{_name}.{_engine}", _fake, lib=_library)
-_library.impl("forward.cpp", partial(_build_first, _FORWARDS), "Autograd")  # its own derivative, too, comes with it
+_library.impl("forward.cpp", _load_first, "Autograd")
 _library.impl("forward.triton", partial(_with_empty, _forward_autograd, 1), "Autograd")
 for _engine in _ENGINES:
     _library.impl(f"backward.{_engine}", partial(_with_empty, partial(_backward_autograd, _engine), 5), "Autograd")

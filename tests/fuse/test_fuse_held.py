@@ -1,5 +1,7 @@
 """An input that is the same at every step: what does not depend on time runs once, and nothing else changes."""
 
+import io
+
 import pytest
 import snntorch as snn
 import torch
@@ -153,6 +155,60 @@ def test_an_encoder_before_the_network_learns():
         torch.testing.assert_close(found_here, found[0])
 
 
+CHANGES = {
+    "detached": lambda step, x: step.detach_(),
+    "turned": lambda step, x: x.transpose_(2, 3),
+    "cut": lambda step, x: x.as_strided_((5, 1, 2, 3), (0, 9, 3, 1)),
+    "squeezed": lambda step, x: x.squeeze_(1),
+    "another step": lambda step, x: step.unsqueeze_(0),
+    "other data": lambda step, x: setattr(x, "data", torch.rand(1, 1, 3, 3).expand(5, 1, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_held_and_changed_is_read_as_it_is_now(change):
+    leaf, found = torch.rand(1, 3, 3, requires_grad=True), []
+    for backend in ("cpp", "reference"):
+        torch.manual_seed(0)
+        step = leaf * 3
+        x = snn_lnm.hold(step, 5)
+        CHANGES[change](step, x)
+        spikes, state = snn_lnm.LNM(2, charge="map", backend=backend)(x)
+        (grad,) = torch.autograd.grad(spikes.sum() + state.v.sum(), leaf)
+        found.append((spikes, state.v, grad))
+    assert all(a.shape == b.shape and torch.allclose(a, b) for a, b in zip(*found, strict=True))
+
+
+def loaded(value):
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_gradient_of_a_held_leaf(learns):
+    """Asked for after it was held, or loaded: then of each step."""
+    x = snn_lnm.hold(torch.rand(B, 5, requires_grad=learns), T)
+    x, neuron = loaded(x) if learns else x.requires_grad_(), snn_lnm.LNM(2, charge="map", backend="cpp")
+    (grad,) = torch.autograd.grad(neuron(x)[1].v.sum(), x)
+    assert grad.shape == x.shape and not torch.equal(grad[0], grad[-1])
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_number_of_steps_that_is_exported(strict):
+    class Held(nn.Module):
+        def forward(self, x, y):
+            return snn_lnm.hold(x, y.shape[0]) + y[:, None, None]
+
+    sizes = {"x": None, "y": {0: torch.export.Dim("steps")}}
+    exported = torch.export.export(
+        Held(), (torch.rand(2, 4), torch.rand(5)), dynamic_shapes=sizes, strict=strict
+    ).module()
+    x, y = torch.rand(2, 4), torch.rand(9)
+    assert torch.equal(exported(x, y), Held()(x, y))
+
+
 def test_a_neuron_reads_what_is_held_once():
     neuron, current = snn_lnm.LNM(2, backend="cpp"), torch.rand(B, 5, requires_grad=True)
     with inputs_seen() as seen:
@@ -166,6 +222,7 @@ def test_a_neuron_reads_what_is_held_once():
     ("x", "steps", "error", "says"),
     [
         (1.0, 3, TypeError, "torch.Tensor, got float"),
+        (torch.ones(1).to_sparse(), 3, TypeError, "sparse_coo: expected a dense tensor"),
         (torch.ones(1), 2.0, TypeError, "an int, got float"),
         (torch.ones(1), True, TypeError, "an int, got bool"),
         (torch.ones(1), 0, ValueError, "at least 1, got 0"),

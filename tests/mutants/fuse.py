@@ -28,14 +28,26 @@ def once(why: str, old: str, new: str, *tests: str, file: str = "held.py") -> Mu
     return Mutant(why, f"snn_lnm/engines/{file}", old, new, tests)
 
 
+CHANGED = "tests/fuse/test_fuse_held.py::test_what_was_held_and_changed_is_read_as_it_is_now"
+
 MUTANTS = [
     # ---- engines/held.py, and what op.py makes of it
     once(
         "a leaf's gradient is lost",
-        "    if x.requires_grad:\n        return getattr",
-        "    if False:\n        return getattr",
+        "    if not x.requires_grad:\n        return x[0]",
+        "    if True:\n        return x[0]",
         "tests/test_held.py::test_every_step_of_a_leaf_has_its_own_gradient",
     ),
+    once("a held step was detached", "same and step.requires_grad", "same", CHANGED),
+    once(
+        "a held sequence was loaded",
+        " and not x.is_leaf",
+        "",
+        "tests/fuse/test_fuse_held.py::test_the_gradient_of_a_held_leaf",
+    ),
+    once("a held sequence was cut", "(step.shape, step", "(x.shape[1:], step", CHANGED),
+    once("a held sequence was turned", "step.stride(), _a", "x.stride()[1:], _a", CHANGED),
+    once("a held sequence has other data", "_address(step))", "_address(x))", CHANGED),
     once(
         "any sequence is held",
         " or x.stride(0) != 0 or",
