@@ -201,7 +201,7 @@ def test_a_number_of_steps_that_is_exported(strict):
         def forward(self, x, y):
             return snn_lnm.hold(x, y.shape[0]) + y[:, None, None]
 
-    sizes = {"x": None, "y": {0: torch.export.Dim("steps")}}
+    sizes = {"x": None, "y": {0: torch.export.Dim("steps", max=1000)}}
     exported = torch.export.export(
         Held(), (torch.rand(2, 4), torch.rand(5)), dynamic_shapes=sizes, strict=strict
     ).module()
