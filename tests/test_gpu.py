@@ -112,6 +112,15 @@ def test_an_input_held_over_time():
     torch.testing.assert_close(d_theta, d_expected)
 
 
+def test_kernels_compiled_for_aligned_tensors_are_not_taken_for_others():
+    layer, numbers = cubic(), torch.randn(3 * 8 * 64 + 1, device="cuda")
+    for start in (0, 1, 0, 1):
+        x = numbers[start : start + 3 * 8 * 64].view(3, 8, 64)
+        spikes, _ = layer(x)
+        expected, _ = layer(x.clone())
+        assert spikes.any() and torch.equal(spikes, expected)
+
+
 def test_a_cuda_graph_replays_it():
     layer, weight = cubic(), torch.randn(SHAPE, device="cuda")
     x = torch.randn(SHAPE, device="cuda", requires_grad=True)

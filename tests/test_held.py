@@ -159,7 +159,7 @@ def test_the_operator_refuses_what_makes_no_sense(held_for, single_step):
     cpp.load()
     numbers = (torch.tensor([0.0, 0.9]), *map(torch.tensor, (1.0, 0.0, 1.0)), None)
     options = ("map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False, None)
-    with pytest.raises(ValueError, match="held"):
+    with pytest.raises(ValueError, match=f"held must be a number of steps, 0 with single_step, got {held_for}"):
         torch.ops.snn_lnm.forward.cpp(
             torch.ones(2, 3), torch.zeros(2, 3), None, *numbers, 1, single_step, held_for, *options
         )

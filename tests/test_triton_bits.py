@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from triton_cases import DEVICE, SHAPES, fewer, on_device, poisoned, programs
 
 from snn_lnm import functional
-from snn_lnm.engines.triton import plan
+from snn_lnm.engines.triton.geometry import plan
 from snn_lnm.parameters import Dynamics, State
 from snn_lnm.surrogate import ATan
 from snn_lnm.testing import problems

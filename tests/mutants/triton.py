@@ -31,7 +31,20 @@ HELD = "tests/test_held.py::test_bits_and_gradients"
 SAMPLES = "tests/test_held.py::test_samples_of_a_batch_hold_inputs_of_their_own"
 SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 
+LAUNCHES = "tests/test_triton_launch.py::test_the_launcher_gets_the_same_again"
+
 MUTANTS = [
+    launcher("a kernel for aligned tensors is taken for others", "t.data_ptr() % 16)", "0)", LAUNCHES),
+    launcher(
+        "a kernel for one dtype is taken for others", "(t.dtype, t.data_ptr() % 16)", "t.data_ptr() % 16", LAUNCHES
+    ),
+    launcher(
+        "a kept kernel gets its constants in their own order",
+        "tuple(constants[name] for name in names)",
+        "tuple(constants.values())",
+        LAUNCHES,
+    ),
+    launcher("no kernel is kept", "if kernel is not None:", "if kernel is None:", LAUNCHES),
     operator("no mode sees the operator", "modes > 0 or", "", SEEN),
     operator("gradients of the state are not asked for", "needs[1] or needs[2],", "needs[1] and needs[2],", GRADIENTS),
     operator("gradients of θ are not asked for", "            needs[3:],", "            [False, *needs[4:]],", RUNS),

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "memory.h"
+#include "words.h"
 
 namespace lnm {
 namespace {
@@ -126,7 +127,7 @@ void unpool(const Planes& p, const T* d, const uint8_t* places, T* d_x) {
 
 Planes planes_of(at::IntArrayRef sizes, at::MemoryFormat format) {
   TORCH_CHECK_VALUE(sizes.size() == 4 && sizes[2] >= 2 && sizes[3] >= 2,
-                    "max_pool takes [N, C, H, W] with H and W of at least 2, got ", sizes, ".");
+                    words("max_pool takes [N, C, H, W] with H and W of at least 2, got ", sizes, "."));
   if (format == at::MemoryFormat::ChannelsLast) return {sizes[0], sizes[2], sizes[3], sizes[1]};
   return {sizes[0] * sizes[1], sizes[2], sizes[3], 1};
 }
@@ -160,7 +161,7 @@ Tensor max_pool_backward(const Tensor& d_any, const Tensor& places_any, at::IntA
   const Tensor d = d_any.contiguous(format), places = places_any.contiguous(format);
   const std::vector<int64_t> expected = {sizes[0], sizes[1], sizes[2] / 2, sizes[3] / 2};
   TORCH_CHECK_VALUE(d.sizes() == expected && places.sizes() == expected,
-                    "a gradient of ", d.sizes(), " and places of ", places.sizes(), " for an input of ", sizes, ".");
+                    words("a gradient of ", d.sizes(), " and places of ", places.sizes(), " for an input of ", sizes, "."));
   Tensor d_x = allocate_as(sizes.vec(), d.options(), format);
   if (planes.height % 2 || planes.width % 2) d_x.zero_();
   if (d_x.numel() == 0) return d_x;

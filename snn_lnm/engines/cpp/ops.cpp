@@ -15,6 +15,7 @@
 #include "backward.h"
 #include "forward.h"
 #include "memory.h"
+#include "words.h"
 
 namespace lnm {
 namespace {
@@ -47,8 +48,8 @@ struct Law {
                      : reset == "none"      ? Reset::none
                      : reset == "hard_next" ? Reset::hard_next
                                             : Reset::soft_next;
-    TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), "held must be a number of steps, 0 with single_step, got ", held, ".");
-    TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), "no surrogate ", surrogate, ".");
+    TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), words("held must be a number of steps, 0 with single_step, got ", held, "."));
+    TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), words("no surrogate ", surrogate, "."));
     TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
     TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
     dynamics.synapse = alpha.has_value();
@@ -80,14 +81,14 @@ struct Law {
 
   // What would read or write beyond a tensor. Python says it in better words; the operators can be called without it.
   void check_sizes(int64_t inner) const {
-    TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, "degree ", dynamics.degree, " is not in 0..8.");
+    TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, words("degree ", dynamics.degree, " is not in 0..8."));
     const std::initializer_list<int64_t> sizes = {coefficients.numel() / (dynamics.degree + 1), threshold.numel(),
                                                   v_reset.numel(), gain.numel(), alpha ? alpha->numel() : 1};
     for (int64_t size : sizes) {
-      TORCH_CHECK_VALUE(size == 1 || size == groups(), "a parameter of ", size, " values among some of ", groups(), ".");
+      TORCH_CHECK_VALUE(size == 1 || size == groups(), words("a parameter of ", size, " values among some of ", groups(), "."));
     }
-    TORCH_CHECK_VALUE(groups() == 1 || (inner > 0 && plan.neurons % (inner * groups()) == 0), plan.neurons,
-                      " neurons are no multiple of ", groups(), " groups of ", inner, ".");
+    TORCH_CHECK_VALUE(groups() == 1 || (inner > 0 && plan.neurons % (inner * groups()) == 0),
+                      words(plan.neurons, " neurons are no multiple of ", groups(), " groups of ", inner, "."));
   }
 
   int64_t groups() const {
@@ -125,7 +126,7 @@ Storage storage(at::ScalarType type) {
     case at::kDouble: return Storage::arithmetic;
     case at::kBFloat16: return Storage::bfloat16;
     case at::kHalf: return Storage::half;
-    default: TORCH_CHECK_TYPE(false, "snn_lnm: unsupported input dtype ", type);
+    default: TORCH_CHECK_TYPE(false, words("snn_lnm: unsupported input dtype ", type));
   }
 }
 
@@ -151,17 +152,17 @@ const T* pointer(const Maybe& t) {
   return t ? t->const_data_ptr<T>() : nullptr;
 }
 void check_states(const Plan& plan, const Tensor& v, const Maybe& current, const Maybe& alpha) {
-  TORCH_CHECK_VALUE(v.numel() == plan.neurons, "v has ", v.numel(), " values, one step ", plan.neurons, ".");
+  TORCH_CHECK_VALUE(v.numel() == plan.neurons, words("v has ", v.numel(), " values, one step ", plan.neurons, "."));
   TORCH_CHECK_VALUE(alpha.has_value() == current.has_value(), "alpha and current belong together.");
   TORCH_CHECK_VALUE(!current || current->numel() == plan.neurons, "current does not have one step's values.");
 }
 void check_membrane_type(const Tensor& x, at::ScalarType type) {
   TORCH_CHECK_TYPE(type == arithmetic(x) || (type == at::kBFloat16 && arithmetic(x) == at::kFloat),
-                   "the membrane of ", x.scalar_type(), " inputs cannot be ", type, ".");
+                   words("the membrane of ", x.scalar_type(), " inputs cannot be ", type, "."));
 }
 void check_gradient(const Maybe& d, at::ScalarType type, int64_t numel) {
-  TORCH_CHECK_TYPE(!d || d->scalar_type() == type, "a gradient is ", d->scalar_type(), ", expected ", type, ".");
-  TORCH_CHECK_VALUE(!d || d->numel() == numel, "a gradient has ", d->numel(), " values, expected ", numel, ".");
+  TORCH_CHECK_TYPE(!d || d->scalar_type() == type, words("a gradient is ", d->scalar_type(), ", expected ", type, "."));
+  TORCH_CHECK_VALUE(!d || d->numel() == numel, words("a gradient has ", d->numel(), " values, expected ", numel, "."));
 }
 Maybe contiguous(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
 
@@ -253,7 +254,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
   check_states(law.plan, v, current, alpha);
   check_membrane_type(x_any, h_any.scalar_type());
   const int64_t outputs = law.plan.steps * law.plan.neurons;
-  TORCH_CHECK_VALUE(h_any.numel() == outputs, "h has ", h_any.numel(), " values, the spikes ", outputs, ".");
+  TORCH_CHECK_VALUE(h_any.numel() == outputs, words("h has ", h_any.numel(), " values, the spikes ", outputs, "."));
   check_gradient(d_spikes, x_any.scalar_type(), outputs);
   check_gradient(d_h, arithmetic(x_any), outputs);
   check_gradient(d_last_v, arithmetic(x_any), law.plan.neurons);

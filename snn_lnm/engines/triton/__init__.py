@@ -1,4 +1,4 @@
-"""The Triton engine, for NVIDIA and AMD GPUs: obstacles, geometry, launches. The law is in law.py.
+"""The Triton engine, for NVIDIA and AMD GPUs: obstacles and launches. The law is in law.py.
 
 Triton is imported at the first launch, never before. With ``TRITON_INTERPRET=1`` in the environment before that,
 the kernels are interpreted on the CPU: the bits are the same, the speed is for tests.
@@ -6,6 +6,7 @@ the kernels are interpreted on the CPU: the bits are the same, the speed is for 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -18,16 +19,14 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
+from snn_lnm.engines.triton.geometry import PROGRAMS, THREADS, Plan, plan
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "plan", "prepare_backward", "prepare_forward"]
+__all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "prepare_backward", "prepare_forward"]
 
 MINIMUM = Version("3.4")  # named tuples inside kernels
-THREADS = 64  # of a program; each moves 16 bytes of the membrane at a time
-PROGRAMS = 1024  # enough to fill a GPU
 STAGES = {"forward_kernel": 8, "backward_kernel": 4}  # steps whose loads are under way at a time: shared memory
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
-ALIGN = 16  # elements; sizes that are multiples of it give vector accesses
 _SURROGATES: tuple[type[Surrogate], ...] = tuple(BY_NAME.values())
 
 
@@ -66,66 +65,6 @@ def obstacle(device: torch.device, needs_arctangent: bool) -> str | None:
 
 
 obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess] - functions take any
-
-
-# ---- geometry ------------------------------------------------------------------------------------
-
-
-class Plan(NamedTuple):
-    """How one launch cuts its neurons; `kernels.py` says what the sizes mean. Depends on sizes only."""
-
-    steps: int
-    neurons: int
-    period: int
-    span: int
-    inner: int
-    repeats: int
-    block_repeats: int
-    shared: bool
-    block: int
-
-    @property
-    def align(self) -> int:
-        return ALIGN if all(size % ALIGN == 0 for size in (self.neurons, self.period, self.span)) else 1
-
-    @property
-    def chunks(self) -> int:
-        return -(-self.repeats // self.block_repeats)
-
-    @property
-    def rows(self) -> int:
-        return self.period // max(1, self.span)
-
-    @property
-    def row_blocks(self) -> int:
-        return -(-self.span // self.block)
-
-    @property
-    def programs(self) -> int:
-        return self.rows * self.row_blocks * self.chunks
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The kernels' sizes, in their order."""
-        scaled = (size // self.align for size in (self.neurons, self.period, self.span))
-        return (self.steps, *scaled, self.inner, self.repeats, self.block_repeats, self.rows, self.row_blocks)
-
-
-def plan(steps: int, neurons: int, inner: int, groups: int, itemsize: int, programs: int) -> Plan:
-    """The geometry for `[steps, neurons]`, neuron i of a step in group ``(i // inner) % groups``.
-
-    ``programs``: repeats are shared out to no more than about as many.
-    """
-    block = THREADS * 16 // max(4, itemsize)
-    if groups == 1:
-        return Plan(steps, neurons, neurons, neurons, 1, 1, 1, True, block)
-    period = inner * groups
-    repeats = neurons // period
-    if inner % block == 0 or inner >= 4 * block:  # few idle lanes at the ends of groups
-        return Plan(steps, neurons, period, inner, inner, repeats, 1, True, block)
-    blocks = -(-period // block)
-    block_repeats = max(1, blocks * repeats // programs)
-    return Plan(steps, neurons, period, period, inner, repeats, block_repeats, False, block)
 
 
 # ---- launches ------------------------------------------------------------------------------------
@@ -200,6 +139,7 @@ class Form(NamedTuple):
     groups: int
     start_is_one: bool  # one number under every index, as where no start is given: not written out
     width: int  # how many gradients of numbers are wanted
+    kernels: dict[tuple[Any, ...], tuple[Callable[..., None], tuple[Any, ...]]]  # compiled, with their constants
 
 
 @functools.lru_cache(maxsize=1024)
@@ -248,17 +188,21 @@ def _form(
         constants |= {"COLUMNS": columns, "WIDTH": sum(wanted), "ROWS": ROWS}
     groups = sizes[3]
     rest = (geometry.sizes, many, degree, groups, start_is_one, sum(wanted))
-    return Form(geometry, geometry.programs, constants, *rest)
+    return Form(geometry, geometry.programs, constants, *rest, {})
 
 
 class Launch(NamedTuple):
-    """One kernel call: what to run on how many programs, with which arguments and constants."""
+    """One kernel call: what to run, in which form, on which tensors."""
 
     kernel: Any
-    programs: int
-    arguments: tuple[Any, ...]
-    constants: dict[str, Any]
+    form: Form
+    tensors: tuple[Tensor | None, ...]
     fuses: bool
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The kernel's, in its order, before the constants."""
+        return (*self.tensors, *self.form.sizes)
 
     def options(self, warp_size: int) -> dict[str, Any]:
         """The compiler's. Fused multiply-adds would change the forward pass's bits; gradients may round less."""
@@ -267,14 +211,29 @@ class Launch(NamedTuple):
     def compiled_in(self, warp_size: int) -> dict[str, Any]:
         """The constants for a target. Loads under way are kept in shared memory; AMD's would take registers."""
         on_amd = warp_size == 64 or torch.version.hip is not None
-        return {**self.constants, "STAGES": 1 if on_amd else STAGES[self.kernel.__name__]}
+        return {**self.form.constants, "STAGES": 1 if on_amd else STAGES[self.kernel.__name__]}
 
     def __call__(self, device: torch.device) -> None:
-        if self.programs == 0:
+        if self.form.programs == 0:
             return
-        warp_size = _warp_size()
-        with torch.cuda.device(device if device.type == "cuda" else -1):
-            self.kernel[(self.programs,)](*self.arguments, **self.compiled_in(warp_size), **self.options(warp_size))
+        elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+        with torch.cuda.device(device) if elsewhere else contextlib.nullcontext():
+            self._start(device)
+
+    def _start(self, device: torch.device) -> None:
+        """A kernel that was compiled for such tensors is called without Triton's own search for it."""
+        known = self.form.kernels
+        key = (device, *[t if t is None else (t.dtype, t.data_ptr() % 16) for t in self.tensors])
+        if key in known:
+            kernel, constants = known[key]
+            kernel(*self.arguments, *constants)
+            return
+        warp_size, grid = _warp_size(), (self.form.programs, 1, 1)
+        constants = self.compiled_in(warp_size)
+        kernel = self.kernel[grid](*self.arguments, **constants, **self.options(warp_size))
+        if kernel is not None:  # which an interpreter does not give
+            names = self.kernel.arg_names[len(self.arguments) :]
+            known[key] = kernel[grid], tuple(constants[name] for name in names)
 
 
 @functools.cache
@@ -290,8 +249,7 @@ def _warp_size() -> int:
 def _launch(name: str, law: Law, form: Form, tensors: list[Tensor | None]) -> Launch:
     from snn_lnm.engines.triton import kernels
 
-    everything = (*tensors, *law.numbers, *form.sizes)
-    return Launch(getattr(kernels, name), form.programs, everything, form.constants, name == "backward_kernel")
+    return Launch(getattr(kernels, name), form, (*tensors, *law.numbers), name == "backward_kernel")
 
 
 def _contiguous(value: Tensor | None) -> Tensor | None:

@@ -22,24 +22,15 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from snn_lnm.engines import triton as engine
-from snn_lnm.engines.triton import THREADS, Launch
+from snn_lnm.engines.triton import Launch
+from snn_lnm.engines.triton.geometry import THREADS
 from snn_lnm.parameters import STATE_DTYPE
 from snn_lnm.surrogate import BY_NAME
 
 __all__ = [
-    "TARGETS",
-    "Facts",
-    "Variant",
-    "compile_for",
-    "inspect",
-    "machine_code",
-    "memory_loop",
-    "read",
-    "run",
-    "step_bytes",
-    "table",
-    "variants",
-]
+    "TARGETS", "Facts", "Variant", "compile_for", "inspect", "machine_code", "memory_loop",
+    "read", "run", "step_bytes", "table", "variants",
+]  # fmt: skip
 
 TARGETS = {
     "sm_80": ("cuda", 80, 32),
@@ -327,7 +318,7 @@ def inspect(variant: Variant, kernel: str, launch: Launch, target: str) -> Facts
     compiled = compile_for(launch, target)
     lines, syntax, resources = machine_code(compiled, target)
     loop = memory_loop(lines, syntax)
-    block, per_step = launch.constants["BLOCK"], step_bytes(compiled.asm["ttgir"])
+    block, per_step = launch.form.constants["BLOCK"], step_bytes(compiled.asm["ttgir"])
     steps = loop.bytes * THREADS / block / per_step if per_step else 0.0  # that the loop was unrolled to
     facts = Facts(
         variant=variant.name,
@@ -346,7 +337,7 @@ def inspect(variant: Variant, kernel: str, launch: Launch, target: str) -> Facts
 def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Iterator[str]:
     if facts.spilled or facts.stack:
         yield f"{facts.spilled} spills, {facts.stack} bytes of stack"
-    if launch.constants["ALIGN"] == 1:
+    if launch.form.constants["ALIGN"] == 1:
         return
     if steps < 1 or steps != int(steps):
         yield f"the loop's accesses are {steps:g} times those of one step"
@@ -354,7 +345,7 @@ def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Ite
     if facts.bytes != needed:
         yield f"{facts.bytes} bytes per neuron and step, {needed} are needed"
     narrowest = min(variant.dtype.itemsize, variant.membrane_dtype.itemsize)
-    vector = 8 * min(16, launch.constants["BLOCK"] // THREADS * narrowest)
+    vector = 8 * min(16, launch.form.constants["BLOCK"] // THREADS * narrowest)
     # A held input is read before the forward loop, and its gradient written after the backward one.
     held = facts.kernel if variant.held else ""
     if (facts.load_bits < vector and held != "forward") or (facts.store_bits < vector and held != "backward"):
