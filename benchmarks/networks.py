@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -188,25 +189,38 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
     """Every way to run ``network``; all start with the same weights."""
     layers = [*network.model().children()]
     hoisted = next(place for place, layer in enumerate(layers) if isinstance(layer, NEURONS))
-    runs = {
-        "fused": fused(swapped(network)),
-        "fused, all at once": fused(swapped(network), at_once="all"),
-        "swapped loop": loop(swapped(network)),
-        "best loop": loop(network.model(), hoisted),
-        "stock loop": loop(network.model()),
-        LOWER_BOUND: alone(layers, hoisted),
+    builds: dict[str, Callable[[], Run]] = {
+        "fused": lambda: fused(swapped(network)),
+        "fused, all at once": lambda: fused(swapped(network), at_once="all"),
+        "swapped loop": lambda: loop(swapped(network)),
+        "best loop": lambda: loop(network.model(), hoisted),
+        "stock loop": lambda: loop(network.model()),
+        LOWER_BOUND: lambda: alone(layers, hoisted),
     }
     if any(isinstance(layer, nn.Conv2d) for layer in layers):
-        runs["fused, channels last"] = fused(channels_last(swapped(network)))
-        runs["best loop, channels last"] = loop(channels_last(network.model()), hoisted)
+        builds["fused, channels last"] = lambda: fused(channels_last(swapped(network)))
+        builds["best loop, channels last"] = lambda: loop(channels_last(network.model()), hoisted)
     if with_compile:
-        runs["loop, compiled"] = torch.compile(loop(network.model(), hoisted), dynamic=False)
+        builds["loop, compiled"] = lambda: torch.compile(loop(network.model(), hoisted), dynamic=False)
     if network.other_model is not None:
         name, build = network.other_model
-        runs[name] = build(False, network.device)
+        builds[name] = lambda: build(False, network.device)
         if with_compile:
-            runs[f"{name}, compiled"] = build(True, network.device)
-    return runs
+            builds[f"{name}, compiled"] = lambda: build(True, network.device)
+    return {name: with_neurons_of_its_own(build) for name, build in builds.items()}
+
+
+def with_neurons_of_its_own(build: Callable[[], Run]) -> Run:
+    """snnTorch's `utils.reset` resets all neurons of a process: here those of one contestant, as in a user's."""
+    snn.SpikingNeuron.instances = own = []
+    run = build()
+    gc.collect()  # what dies later would not find the registry that it stands in
+
+    def alone_in_the_process(x: Tensor) -> Tensor:
+        snn.SpikingNeuron.instances = own
+        return run(x)
+
+    return alone_in_the_process
 
 
 def swapped(network: Network) -> nn.Module:
