@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,7 +15,18 @@ from torch import Tensor, fx, nn
 from snn_lnm.plugins import Adapter, Call
 from snn_lnm.swap import HOOKS
 
-__all__ = ["CannotTrace", "StepGraph", "has_hooks", "neurons", "pick", "refusal", "trace"]
+__all__ = [
+    "CannotTrace",
+    "Operation",
+    "StepGraph",
+    "Value",
+    "has_hooks",
+    "neurons",
+    "pick",
+    "refusal",
+    "replaced",
+    "trace",
+]
 
 Leaves = tuple[type[nn.Module], ...]
 
@@ -31,24 +42,50 @@ DERIVATIONS = ("pick", "getitem", "getattr", "_assert_is_none")
 """Functions that take a state out of another, by name; the last one is fx's own."""
 
 
-@dataclass(frozen=True)
-class StepGraph:
-    """A traced step.
+@dataclass(frozen=True, eq=False)
+class Value:
+    """In an operation's arguments: what the one called ``name`` gave."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """A node of `torch.fx`, in plain Python, which torch.compile follows.
 
     Attributes:
-        graph: its nodes.
+        name, op, target, args, kwargs: the node's, with a :class:`Value` for each node.
+        sources: names of those nodes.
+        done: the sources that nobody needs any more: a sequence is memory.
+    """
+
+    name: str
+    op: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sources: tuple[str, ...]
+    done: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StepGraph:
+    """A traced step. Operations are known by their names.
+
+    Attributes:
+        operations: in their order; the last one is the output.
         names: of its arguments; the first one is the input.
-        states: nodes that are, or are taken from, arguments other than the first.
+        states: operations that are, or are taken from, arguments other than the first.
         calls: of each layer, how the step calls it.
         constants: tensors that the step makes while it is traced.
         followed: the modules whose forward is in the graph.
         options: their plain attributes, when it was made.
     """
 
-    graph: fx.Graph
+    operations: tuple[Operation, ...]
     names: tuple[str, ...]
-    states: frozenset[fx.Node]
-    calls: dict[fx.Node, Call]
+    states: frozenset[str]
+    calls: dict[str, Call]
     constants: dict[str, Tensor]
     followed: tuple[nn.Module, ...]
 
@@ -58,23 +95,22 @@ class StepGraph:
         """The plain attributes that the graph holds as constants, as they are now."""
         return plain_attributes(self.followed)
 
-    @cached_property
-    def inputs(self) -> list[fx.Node]:
-        return [node for node in self.graph.nodes if node.op == "placeholder"]
+    @property
+    def inputs(self) -> list[str]:
+        return [node.name for node in self.operations if node.op == "placeholder"]
 
-    @cached_property
-    def last_uses(self) -> dict[fx.Node, list[fx.Node]]:
-        """What each node is the last to use: a sequence that nobody needs any more is memory."""
-        uses: dict[fx.Node, list[fx.Node]] = {node: [] for node in self.graph.nodes}
-        last = {source: node for node in uses for source in node.all_input_nodes}
-        for source, user in last.items():
-            uses[user].append(source)
-        return uses
+    @property
+    def attributes(self) -> list[str]:
+        return [node.name for node in self.operations if node.op == "get_attr"]
+
+    @property
+    def layers(self) -> list[Operation]:
+        return [node for node in self.operations if node.op == "call_module"]
 
     @property
     def shape(self) -> list[tuple[str, Any]]:
         """What the step computes, without where its states come from."""
-        return [(n.op, n.target) for n in self.graph.nodes if n.op != "placeholder" and n not in self.states]
+        return [(n.op, n.target) for n in self.operations if n.op != "placeholder" and n.name not in self.states]
 
 
 class StepTracer(fx.Tracer):
@@ -143,7 +179,35 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     states = _states(graph, inputs[1:])
     calls = {node: _call(node, states) for node in graph.nodes if node.op == "call_module"}
     _check_states(graph, states, calls)
-    return StepGraph(graph, names, states, calls, constants, tuple(tracer.followed), options)
+    called = {node.name: call for node, call in calls.items()}
+    taken = frozenset(node.name for node in states)
+    return StepGraph(_operations(graph), names, taken, called, constants, tuple(tracer.followed), options)
+
+
+def _operations(graph: fx.Graph) -> tuple[Operation, ...]:
+    last = {source: node for node in graph.nodes for source in node.all_input_nodes}
+
+    def operation(node: fx.Node) -> Operation:
+        args, kwargs = (replaced(tree, fx.Node, lambda n: Value(n.name)) for tree in (node.args, node.kwargs))
+        sources = tuple(source.name for source in node.all_input_nodes)
+        done = tuple(source.name for source in node.all_input_nodes if last[source] is node)
+        return Operation(node.name, node.op, node.target, args, kwargs, sources, done)
+
+    return tuple(map(operation, graph.nodes))
+
+
+def replaced(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """The arguments of a node, with ``function`` of each ``kind`` in them."""
+    if isinstance(tree, kind):
+        return function(tree)
+    if isinstance(tree, (tuple, list)):
+        parts = [replaced(part, kind, function) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else parts if isinstance(tree, list) else tuple(parts)
+    if isinstance(tree, dict):
+        return {key: replaced(part, kind, function) for key, part in tree.items()}
+    if isinstance(tree, slice):
+        return slice(*[replaced(part, kind, function) for part in (tree.start, tree.stop, tree.step)])
+    return tree
 
 
 def _in_place(node: fx.Node) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from snn_lnm.fuse import folding
-from snn_lnm.fuse.graph import StepGraph, neurons, refusal, trace
+from snn_lnm.fuse.graph import Operation, StepGraph, neurons, refusal, trace
 from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
 from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
@@ -159,7 +159,7 @@ class FusedTime(nn.Module):
         self._check_memories(root, step, layers)
         runner = Runner(root, step, layers, self._adapters, self._exact, self._at_once)
         out = runner([*arguments.arguments.values()])
-        self._seen = {str(node.target): seen for node, seen in runner.seen.items()}
+        self._seen = {node.target: runner.seen[node.name] for node in step.layers if node.name in runner.seen}
         self._stepped = tuple(runner.stepped)
         return out
 
@@ -179,21 +179,21 @@ class FusedTime(nn.Module):
         self._graphs[(training, *none)] = step
         return step
 
-    def _ways(self, step: StepGraph, layers: dict[fx.Node, nn.Module]) -> list[tuple[fx.Node, nn.Module, How, str]]:
-        found: list[tuple[fx.Node, nn.Module, How, str]] = []
-        for node, module in layers.items():
-            seen = self._seen.get(str(node.target), Seen())
-            way = way_of(module, step.calls[node], seen, self._adapters, self._exact)
+    def _ways(self, step: StepGraph, layers: dict[str, nn.Module]) -> list[tuple[Operation, nn.Module, How, str]]:
+        found: list[tuple[Operation, nn.Module, How, str]] = []
+        for node in step.layers:
+            module, seen = layers[node.name], self._seen.get(node.target, Seen())
+            way = way_of(module, step.calls[node.name], seen, self._adapters, self._exact)
             found.append((node, module, way.how, way.reason))
         return found
 
-    def _check_memories(self, root: nn.Module, step: StepGraph, layers: dict[fx.Node, nn.Module]) -> None:
+    def _check_memories(self, root: nn.Module, step: StepGraph, layers: dict[str, nn.Module]) -> None:
         """A layer with a memory of its own that a step calls twice goes back and forth between its places."""
         if len({*layers.values()}) == len(layers):
             return
         seen: set[nn.Module] = set()
         for node, module, how, _ in self._ways(step, layers):
-            if how in ("folded", "once") or step.calls[node].carried or type(module) in folding.RANDOM:
+            if how in ("folded", "once") or step.calls[node.name].carried or type(module) in folding.RANDOM:
                 continue
             if module in seen:
                 raise refusal(
@@ -233,10 +233,10 @@ def _signature_of(method: Callable[..., Any]) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-def _layers(root: nn.Module, step: StepGraph) -> dict[fx.Node, nn.Module]:
-    """What each node calls, as things are now."""
-    return {node: root.get_submodule(str(node.target)) for node in step.calls}
+def _layers(root: nn.Module, step: StepGraph) -> dict[str, nn.Module]:
+    """What each operation calls, as things are now."""
+    return {node.name: root.get_submodule(node.target) for node in step.layers}
 
 
-def _path(root: nn.Module, node: fx.Node) -> str:
-    return str(node.target).removeprefix("stepped." if isinstance(root, _Step) else "")
+def _path(root: nn.Module, node: Operation) -> str:
+    return node.target.removeprefix("stepped." if isinstance(root, _Step) else "")

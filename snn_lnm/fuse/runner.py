@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snn_lnm.engines.held import held, hold
 from snn_lnm.fuse import folding
-from snn_lnm.fuse.graph import DERIVATIONS, StepGraph, has_hooks, neurons
+from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, has_hooks, neurons, replaced
 from snn_lnm.plugins import Adapter, Call, CannotFuse
 
 __all__ = ["AtOnce", "Runner", "Way", "way_of"]
@@ -99,18 +99,18 @@ class Runner:
         self,
         root: nn.Module,
         step: StepGraph,
-        layers: dict[fx.Node, nn.Module],
+        layers: dict[str, nn.Module],
         adapters: Sequence[Adapter],
         exact: bool,
         at_once: AtOnce,
     ) -> None:
         self.root, self.step, self.layers = root, step, layers
         self.adapters, self.exact, self.at_once = adapters, exact, at_once
-        self.seen: dict[fx.Node, Seen] = {}
+        self.seen: dict[str, Seen] = {}
         self.stepped: list[str] = []
         self.largest = 1  # bytes of one step
-        self.states: dict[fx.Node, Any] = {}
-        self.same: dict[fx.Node, Any] = {}  # values that do not change over time, and are computed once
+        self.states: dict[str, Any] = {}
+        self.same: dict[str, Any] = {}  # values that do not change over time, and are computed once
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         x, *states = arguments
@@ -135,32 +135,31 @@ class Runner:
         self.steps = len(x)
         self.stepped = []
         given = zip(self.step.inputs, [OverTime(x, is_input=True), *states], strict=True)
-        values: dict[fx.Node, Any] = dict(given) | self.same
-        for node in self.step.graph.nodes:
-            if node.op == "output":
-                return fx.map_arg(node.args[0], lambda source: self._returned(source, values[source]))
-            if node not in values:
-                values[node] = self._value(node, values)
-            self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node])), 1)
-            for source in self.step.last_uses[node]:
+        values: dict[str, Any] = {**dict(given), **self.same}
+        *nodes, output = self.step.operations
+        for node in nodes:
+            if node.name not in values:
+                values[node.name] = self._value(node, values)
+            self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node.name])), 1)
+            for source in node.done:
                 del values[source]
-        raise AssertionError("a graph ends with its output")
+        return replaced(output.args[0], Value, lambda value: self._returned(value.name, values[value.name]))
 
-    def _value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+    def _value(self, node: Operation, values: dict[str, Any]) -> Any:
+        args, kwargs = (replaced(tree, Value, lambda value: values[value.name]) for tree in (node.args, node.kwargs))
         if node.op == "get_attr":
             value = self._attribute(str(node.target))
         elif node.op == "call_module":
-            value = self._layer(node, args, kwargs)
+            value = self._layer(node.name, args, kwargs)
         else:
-            value = self._function(node, args, kwargs)
-        if (node.op == "get_attr" or self.same.keys() & node.all_input_nodes) and not _over_time(value):
-            self.same[node] = value
+            value = self._function(node.target, args, kwargs)
+        if (node.op == "get_attr" or any(name in self.same for name in node.sources)) and not _over_time(value):
+            self.same[node.name] = value
         return value
 
-    def _returned(self, source: fx.Node, value: Any) -> Any:
+    def _returned(self, source: str, value: Any) -> Any:
         """What the step returns: over time, unless it is an attribute of the model."""
-        if source not in self.same or source.op == "get_attr":
+        if source not in self.same or source in self.step.attributes:
             return value
         return pytree.tree_map_only(Tensor, lambda step: OverTime(torch.stack([step] * self.steps)), value)
 
@@ -172,24 +171,24 @@ class Runner:
             value = getattr(value, name)
         return value
 
-    def _layer(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        module, call = self.layers[node], self.step.calls[node]
+    def _layer(self, name: str, args: Any, kwargs: Any) -> Any:
+        module, call = self.layers[name], self.step.calls[name]
         kwargs = _in_order(module, kwargs)
-        if node in self.states:
-            args, kwargs = _carry(args, kwargs, self.states[node], call.states)
-        out = self._layer_over_time(node, module, call, args, kwargs)
+        if name in self.states:
+            args, kwargs = _carry(args, kwargs, self.states[name], call.states)
+        out = self._layer_over_time(name, module, call, args, kwargs)
         if call.carried:
-            self.states[node] = _last(out)
+            self.states[name] = _last(out)
         return out
 
-    def _layer_over_time(self, node: fx.Node, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
+    def _layer_over_time(self, name: str, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
         more = (args[1:], kwargs)
         if not args or not isinstance(args[0], (OverTime, Tensor)) or (any(more) and _over_time(more)):
             return self._step_by_step(module, args, kwargs, call)
         x, *rest = args
         same = isinstance(x, Tensor)
-        self.seen[node] = Seen(x.dim() if same else x.tensor.dim() - 1, same)
-        way = way_of(module, call, self.seen[node], self.adapters, self.exact)
+        self.seen[name] = Seen(x.dim() if same else x.tensor.dim() - 1, same)
+        way = way_of(module, call, self.seen[name], self.adapters, self.exact)
         if way.run is None:
             return self._step_by_step(module, args, kwargs, call)
         if way.how == "once":
@@ -198,8 +197,8 @@ class Runner:
             return _collect_folded(folding.fold(way.run, x.tensor, *rest, **kwargs))
         return _fused_result(way.run(hold(x, self.steps) if same else x.tensor, *rest, **kwargs))
 
-    def _function(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        target, name = node.target, getattr(node.target, "__name__", str(node.target))
+    def _function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        name = getattr(target, "__name__", str(target))
         function = target if callable(target) else _method(str(target))
         if not _over_time((args, kwargs)):
             folds = bool(args) and isinstance(args[0], Tensor) and folding.FOLDED_FUNCTIONS.get(target) == args[0].dim()
