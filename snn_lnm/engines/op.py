@@ -60,12 +60,12 @@ def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
     return op(*arguments)
 
 
-def _load_first(*arguments: Any) -> tuple[Tensor, ...]:
-    """The C++ forward's derivative until its library is there, which brings its own for CPU tensors.
+def _load_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
+    """The derivatives of the C++ overloads until their library is there, which brings its own for CPU tensors.
 
     Elsewhere there is none: shapes on the meta device, a refusal on others.
     """
-    op = _FORWARDS["cpp"]
+    op = ops["cpp"]
     if not cpp.has_kernel(op.name()):
         cpp.load()
         return op(*arguments)
@@ -104,12 +104,12 @@ def _backward_fake(
     )
 
 
-def _call(name: str, engine: str, *arguments: Any) -> tuple[Any, ...]:
-    """An operator, below autograd; None may stand for an empty output."""
+def _call(name: str, *arguments: Any) -> tuple[Any, ...]:
+    """Triton's operator, below autograd; None may stand for an empty output."""
     with _BelowAutograd():
-        if engine == "triton" and not watched(arguments[:_INPUTS]):
+        if not watched(arguments[:_INPUTS]):
             return getattr(triton, name)(*arguments)  # it is Python: the dispatcher would only cost time
-        return _OPS[name][engine](*arguments)
+        return _OPS[name]["triton"](*arguments)
 
 
 def watched(values: tuple[Any, ...]) -> bool:
@@ -123,7 +123,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, options: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-        outputs = _call("forward", "triton", *inputs, *options)
+        outputs = _call("forward", *inputs, *options)
         ctx.set_materialize_grads(False)
         x, *others = inputs
         h = outputs[1]
@@ -151,7 +151,7 @@ class _Scan(torch.autograd.Function):
             needs[1] or needs[2],
             needs[3:],
         )
-        gradients = _backward_autograd("triton", *arguments)
+        gradients = _backward_autograd(*arguments)
         wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=True))
         return (None, *wanted)
 
@@ -173,13 +173,13 @@ def _differentiated() -> bool:
 def _forward_autograd(*arguments: Any) -> tuple[Any, ...]:
     if _differentiated():
         return _Scan.apply(arguments[_INPUTS:], *arguments[:_INPUTS])
-    return _call("forward", "triton", *arguments)
+    return _call("forward", *arguments)
 
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: str, *arguments: Any) -> tuple[Any, ...]:
-        return _call("backward", engine, *arguments)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Any, ...]:
+        return _call("backward", *arguments)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Any) -> Any:
@@ -188,10 +188,10 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _backward_autograd(engine: str, *arguments: Any) -> tuple[Any, ...]:
+def _backward_autograd(*arguments: Any) -> tuple[Any, ...]:
     if _differentiated():
-        return _Once.apply(engine, *arguments)
-    return _call("backward", engine, *arguments)
+        return _Once.apply(*arguments)
+    return _call("backward", *arguments)
 
 
 def _with_empty(function: Callable[..., tuple[Any, ...]], start: int, *arguments: Any) -> tuple[Tensor, ...]:
@@ -205,10 +205,9 @@ for _name, _ops, _fake, _v in (("forward", _FORWARDS, _forward_fake, 1), ("backw
         _library.impl(f"{_name}.triton", partial(_with_empty, getattr(triton, _name), _v), _device)
     for _engine in _ENGINES:
         torch.library.register_fake(f"snn_lnm::{_name}.{_engine}", _fake, lib=_library)
-_library.impl("forward.cpp", _load_first, "Autograd")
+    _library.impl(f"{_name}.cpp", partial(_load_first, _ops), "Autograd")
 _library.impl("forward.triton", partial(_with_empty, _forward_autograd, 1), "Autograd")
-for _engine in _ENGINES:
-    _library.impl(f"backward.{_engine}", partial(_with_empty, partial(_backward_autograd, _engine), 5), "Autograd")
+_library.impl("backward.triton", partial(_with_empty, _backward_autograd, 5), "Autograd")
 
 
 def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor | None]]:

@@ -1,5 +1,5 @@
-// The derivative of snn_lnm::forward.cpp, for PyTorch's autograd: what op.py's _Scan is for Triton. In C++, because
-// a call through Python costs more time than a small layer's arithmetic.
+// The derivative of snn_lnm::forward.cpp, for PyTorch's autograd, and that there is no second one: what op.py's _Scan
+// and _Once are for Triton. In C++, because a call through Python costs more time than a small layer's arithmetic.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -74,11 +74,7 @@ class Scan : public torch::autograd::Function<Scan> {
     for (const auto& option : ctx->saved_data["options"].toListRef()) stack.push_back(option);
     stack.push_back(needs[1] || needs[2]);
     stack.push_back(of_parameters);
-    if (c10::GradMode::is_enabled()) {
-      op.callBoxed(stack);  // its own derivative is a word of refusal
-    } else {
-      call_below(op, stack);
-    }
+    op.callBoxed(stack);
     variable_list gradients = tensors(stack);
     for (size_t i = 0; i < kTensors; ++i) {
       if (!needs[i]) gradients[i] = Tensor();
@@ -88,19 +84,49 @@ class Scan : public torch::autograd::Function<Scan> {
   }
 };
 
+class Once : public torch::autograd::Function<Once> {
+ public:
+  static variable_list forward(AutogradContext*, at::TensorList, const c10::OperatorHandle& op, Stack& stack) {
+    call_below(op, stack);
+    return tensors(stack);
+  }
+
+  static variable_list backward(AutogradContext*, const variable_list&) {
+    TORCH_CHECK_NOT_IMPLEMENTED(false, "snn_lnm's compiled engines have no second derivative: use backend='reference' for it.");
+  }
+};
+
 Maybe tensor(const c10::IValue& value) { return value.isNone() ? Maybe() : Maybe(value.toTensor()); }
 
 bool is_dual(const c10::IValue& value) { return value.isTensor() && value.toTensor()._fw_grad(0).defined(); }
 bool requires_grad(const c10::IValue& value) { return value.isTensor() && value.toTensor().requires_grad(); }
+bool differentiated(const Stack& in) {
+  return c10::GradMode::is_enabled() && std::any_of(in.begin(), in.end(), requires_grad);
+}
 
 void forward(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
   Stack call = torch::jit::pop(*stack, op.schema().arguments().size());
   const Stack in(call.begin(), call.begin() + kTensors);
   TORCH_CHECK_NOT_IMPLEMENTED(std::none_of(in.begin(), in.end(), is_dual),
                               "snn_lnm's neurons have no forward-mode derivative: use backward() or autograd.grad.");
-  if (c10::GradMode::is_enabled() && std::any_of(in.begin(), in.end(), requires_grad)) {
+  if (differentiated(in)) {
     const auto outputs = Scan::apply(in[0].toTensor(), in[1].toTensor(), tensor(in[2]), in[3].toTensor(), in[4].toTensor(),
                                      in[5].toTensor(), in[6].toTensor(), tensor(in[7]), op, call);
+    stack->insert(stack->end(), outputs.begin(), outputs.end());
+  } else {
+    call_below(op, call);
+    stack->insert(stack->end(), call.begin(), call.end());
+  }
+}
+
+void backward(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
+  Stack call = torch::jit::pop(*stack, op.schema().arguments().size());
+  if (differentiated(call)) {
+    variable_list in;
+    for (const auto& value : call) {
+      if (value.isTensor()) in.push_back(value.toTensor());
+    }
+    const auto outputs = Once::apply(at::TensorList(in), op, call);
     stack->insert(stack->end(), outputs.begin(), outputs.end());
   } else {
     call_below(op, call);
@@ -113,4 +139,5 @@ void forward(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
 
 TORCH_LIBRARY_IMPL(snn_lnm, AutogradCPU, m) {
   m.impl("forward.cpp", torch::CppFunction::makeFromBoxedFunction<&lnm::forward>());
+  m.impl("backward.cpp", torch::CppFunction::makeFromBoxedFunction<&lnm::backward>());
 }

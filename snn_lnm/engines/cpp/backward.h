@@ -47,9 +47,12 @@ struct Backward {
 
   template <bool UNIFORM>
   static constexpr auto usual = backward_usual<T, UNIFORM>();
-  // A host's neuron in training: of the gradients the spikes' comes in, and none of gain or alpha is asked for.
+  // The last membrane is the last state, whose gradient goes where that of the state after a reset goes; but this one
+  // is reset only when the next step comes.
+  bool ends_before_reset() const { return d_last_v && dynamics.reset == Reset::hard_next; }
+  // A host's neuron in training: no gradient of the membranes comes in, and none of gain or alpha is asked for.
   bool takes(const Usual& u) const {
-    const bool spikes_only = d_spikes && !d_h && !(d_last_v && dynamics.state_is_membrane());
+    const bool spikes_only = d_spikes && !d_h && !ends_before_reset();
     return u.storage < 0 || (spikes_only && int(d_spikes.storage) == u.storage && !need_currents && !h.converts());
   }
   static constexpr int64_t L = kLanes<Vec<T>>;
@@ -125,7 +128,7 @@ struct Backward {
       const Input<T> h_row = h.from((plan.steps - 1) * plan.neurons + base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);
-        d_state[j] = d_last_v && !d.state_is_membrane() ? load<V>(d_last_v + base + j * L, n) : V{};
+        d_state[j] = d_last_v && !ends_before_reset() ? load<V>(d_last_v + base + j * L, n) : V{};
         d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
         d_next[j] = d_held[j] = V{};
       });
@@ -136,8 +139,7 @@ struct Backward {
         const Input<T> next_row = h.from(std::max(last - distance, base)).as(plain ? 0 : -1);
         const Input<T> next_d_row = d_spikes ? d_spikes_row.from(-distance) : h;
         const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
-        const bool ends = !plain && t + 1 == plan.steps && d.state_is_membrane();
-        const T* d_last_row = ends && d_last_v ? d_last_v + base : nullptr;
+        const T* d_last_row = !plain && ends_before_reset() && t + 1 == plan.steps ? d_last_v + base : nullptr;
         const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
         const bool writes = !plan.holds || t == 0;  // else the gradients of all steps are one sum
         const Output<T> d_x_row = d_x.row(plan.input_row(t) + base, d_x_buffer).as(USUAL.storage);
