@@ -201,6 +201,7 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
         builds["fused, channels last"] = lambda: fused(channels_last(swapped(network)))
         builds["best loop, channels last"] = lambda: loop(channels_last(network.model()), hoisted)
     if with_compile:
+        builds["fused, compiled"] = lambda: torch.compile(fused(swapped(network)), dynamic=False)
         builds["loop, compiled"] = lambda: torch.compile(loop(network.model(), hoisted), dynamic=False)
     if network.other_model is not None:
         name, build = network.other_model

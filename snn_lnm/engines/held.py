@@ -38,7 +38,7 @@ def hold(x: Tensor, steps: int) -> Tensor:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
     sequence = x.expand(steps, *x.shape)
-    if not torch.compiler.is_compiling():
+    if not _exports():
         cast(Any, sequence)._snn_lnm_held = x
     return sequence
 
@@ -47,9 +47,9 @@ def held(x: Tensor) -> Tensor | None:
     """The one step of which the sequence ``x`` consists (`x.expand`), `[B, ...]`.
 
     None where steps may differ, or their gradients: only of :func:`hold` is it known that nobody else asks for the
-    gradient of a single step. None, too, while a compiler looks on.
+    gradient of a single step. None, too, in an exported program, which asks nobody whether its inputs lie as they did.
     """
-    if x.layout != torch.strided or x.dim() < 1 or x.stride(0) != 0 or x.shape[0] < 2 or torch.compiler.is_compiling():
+    if x.layout != torch.strided or x.dim() < 1 or x.stride(0) != 0 or x.shape[0] < 2 or _exports():
         return None
     if not x.requires_grad:
         return x[0]
@@ -57,10 +57,17 @@ def held(x: Tensor) -> Tensor | None:
     return step if step is not None and _is_still_held(step, x) else None
 
 
+def _exports() -> bool:
+    """PyTorch before 2.7 does not say, and is taken to."""
+    return torch.compiler.is_compiling() and (
+        not hasattr(torch.compiler, "is_exporting") or torch.compiler.is_exporting()
+    )
+
+
 def _is_still_held(step: Tensor, x: Tensor) -> bool:
     """Neither was changed in place since, by `transpose_`, `detach_`, `data =` and the like, and ``x`` is no leaf."""
-    same = (step.shape, step.stride(), _address(step)) == (x.shape[1:], x.stride()[1:], _address(x))
-    return same and step.requires_grad and not x.is_leaf
+    same = (step.shape, step.stride()) == (x.shape[1:], x.stride()[1:]) and step.requires_grad and not x.is_leaf
+    return same and (torch.compiler.is_compiling() or _address(step) == _address(x))
 
 
 def _address(x: Tensor) -> int | None:

@@ -74,7 +74,7 @@ class StepGraph:
 
     Attributes:
         operations: in their order; the last one is the output.
-        names: of its arguments; the first one is the input.
+        signature: of its forward; the first argument is the input.
         states: operations that are, or are taken from, arguments other than the first.
         calls: of each layer, how the step calls it.
         constants: tensors that the step makes while it is traced.
@@ -83,7 +83,7 @@ class StepGraph:
     """
 
     operations: tuple[Operation, ...]
-    names: tuple[str, ...]
+    signature: inspect.Signature
     states: frozenset[str]
     calls: dict[str, Call]
     constants: dict[str, Tensor]
@@ -172,7 +172,6 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     written = [word for node in graph.nodes if (word := _in_place(node))]
     if written:
         raise refusal(f"the step writes into a tensor ({written[0]}), of which its graph knows nothing: make a new one")
-    names = tuple(inspect.signature(model.forward).parameters)
     starred = [node.target for node in inputs if str(node.target).startswith("*")]
     if not inputs or starred:
         raise refusal(f"its forward takes {', '.join(starred) or 'no input'}: name the input and the states")
@@ -181,7 +180,9 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     _check_states(graph, states, calls)
     called = {node.name: call for node, call in calls.items()}
     taken = frozenset(node.name for node in states)
-    return StepGraph(_operations(graph), names, taken, called, constants, tuple(tracer.followed), options)
+    return StepGraph(
+        _operations(graph), inspect.signature(model.forward), taken, called, constants, tuple(tracer.followed), options
+    )
 
 
 def _operations(graph: fx.Graph) -> tuple[Operation, ...]:
@@ -201,10 +202,13 @@ def replaced(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
     if isinstance(tree, kind):
         return function(tree)
     if isinstance(tree, (tuple, list)):
-        parts = [replaced(part, kind, function) for part in tree]
-        return type(tree)(*parts) if hasattr(tree, "_fields") else parts if isinstance(tree, list) else tuple(parts)
+        parts = [replaced(part, kind, function) for part in cast("Sequence[Any]", tree)]
+        if isinstance(tree, list):
+            return parts
+        named: Any = type(cast(Any, tree))
+        return named(*parts) if hasattr(named, "_fields") else tuple(parts)
     if isinstance(tree, dict):
-        return {key: replaced(part, kind, function) for key, part in tree.items()}
+        return {key: replaced(part, kind, function) for key, part in cast("dict[Any, Any]", tree).items()}
     if isinstance(tree, slice):
         return slice(*[replaced(part, kind, function) for part in (tree.start, tree.stop, tree.step)])
     return tree

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -146,9 +144,9 @@ class FusedTime(nn.Module):
         if check_dense(x).dim() < 2 or not len(x):
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
-        arguments = _signature(root).bind(x, *states, **named)
-        arguments.apply_defaults()
         step = self._step(root)
+        arguments = step.signature.bind(x, *states, **named)
+        arguments.apply_defaults()
         missing = [name for name, value in arguments.arguments.items() if value is None]
         if missing and self._step(root, missing).shape != step.shape:
             raise ValueError(
@@ -220,17 +218,6 @@ class FusedTime(nn.Module):
         state = self.__dict__.copy()
         state.update(_graphs={}, _found=None)
         return state
-
-
-def _signature(root: nn.Module) -> inspect.Signature:
-    forward: Any = root.forward
-    return _signature_of(forward.__func__) if inspect.ismethod(forward) else inspect.signature(forward)
-
-
-@functools.lru_cache(maxsize=64)
-def _signature_of(method: Callable[..., Any]) -> inspect.Signature:
-    _, *parameters = inspect.signature(method).parameters.values()
-    return inspect.Signature(parameters)
 
 
 def _layers(root: nn.Module, step: StepGraph) -> dict[str, nn.Module]:
