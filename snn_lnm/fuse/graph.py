@@ -203,14 +203,13 @@ def replaced(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
         return function(tree)
     if isinstance(tree, (tuple, list)):
         parts = [replaced(part, kind, function) for part in cast("Sequence[Any]", tree)]
-        if isinstance(tree, list):
-            return parts
-        named: Any = type(cast(Any, tree))
-        return named(*parts) if hasattr(named, "_fields") else tuple(parts)
+        return parts if isinstance(tree, list) else tuple(parts)
     if isinstance(tree, dict):
         return {key: replaced(part, kind, function) for key, part in cast("dict[Any, Any]", tree).items()}
     if isinstance(tree, slice):
-        return slice(*[replaced(part, kind, function) for part in (tree.start, tree.stop, tree.step)])
+        return slice(
+            *[replaced(part, kind, function) for part in cast("Sequence[Any]", (tree.start, tree.stop, tree.step))]
+        )
     return tree
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 
 from snn_lnm.fuse import folding
-from snn_lnm.fuse.graph import Operation, StepGraph, neurons, refusal, trace
+from snn_lnm.fuse.graph import CannotTrace, Operation, StepGraph, neurons, refusal, trace
 from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
 from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
@@ -77,9 +79,7 @@ def fuse_time(
     if isinstance(model, FusedTime):
         raise ValueError("fuse_time: the model is fused already.")
     _check_at_once(at_once)
-    fused = FusedTime(model, tuple(per_step), exact, at_once)
-    _ = fused.report  # refuses now what cannot be fused
-    return fused
+    return FusedTime(model, tuple(per_step), exact, at_once)
 
 
 def _check_at_once(at_once: object) -> None:
@@ -119,13 +119,12 @@ class FusedTime(nn.Module):
         self.training = model.training
         self._per_step, self._exact = per_step, exact
         self._at_once: AtOnce = at_once
-        self._forget()
-
-    def _forget(self) -> None:
         self._graphs: dict[Any, StepGraph] = {}
         self._seen: dict[str, Seen] = {}
         self._stepped: tuple[str, ...] = ()
         self._found: tuple[Adapter, ...] | None = None
+        _ = self.report  # refuses now what cannot be fused
+        self._trace()
 
     @property
     def _adapters(self) -> tuple[Adapter, ...]:
@@ -136,6 +135,7 @@ class FusedTime(nn.Module):
     def train(self, mode: bool = True) -> Any:
         self.__dict__["_model"].train(mode)
         self.training = mode
+        self._trace()
         return self
 
     def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
@@ -162,10 +162,24 @@ class FusedTime(nn.Module):
         return out
 
     def _root(self) -> nn.Module:
+        """What is traced: made once, as a compiler cannot make modules."""
+        if "_traced" not in self.__dict__:
+            self.__dict__["_traced"] = self._make_root()
+        return self.__dict__["_traced"]
+
+    def _make_root(self) -> nn.Module:
         model = self.__dict__["_model"]
         if any(isinstance(model, neurons(adapter)) for adapter in self._adapters):
             raise refusal(f"a bare {type(model).__name__} is a neuron, not a model: put it into torch.nn.Sequential")
         return _Step(model) if any(type(model) in adapter.step for adapter in self._adapters) else model
+
+    def _trace(self) -> None:
+        """Now, and without the states that are None by default, too: a compiler that follows a call cannot."""
+        root = self._root()
+        with contextlib.suppress(CannotTrace):  # the call that needs it says why
+            signature = self._step(root).signature
+            if none := [name for name, argument in signature.parameters.items() if argument.default is None]:
+                self._step(root, none)
 
     def _step(self, root: nn.Module, none: Sequence[str] = ()) -> StepGraph:
         """The step's graph, traced anew when something that it depends on has changed."""
@@ -173,6 +187,11 @@ class FusedTime(nn.Module):
         known = self._graphs.get((training, *none))
         if known is not None and known.options == known.options_now():
             return known
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                "fuse_time: the model has changed since it was last called, by train() or eval() or in an option: "
+                "call it once before it is compiled again."
+            )
         step = trace(root, self._adapters, self._per_step, none)
         self._graphs[(training, *none)] = step
         return step
