@@ -64,9 +64,16 @@ MUTANTS = [
     ),
     derivative("the gradient of the membrane is dropped", "push(d_outputs[1]);", "push(Tensor());"),
     derivative("gradients nobody asked for come back", "if (!needs[i]) gradients[i] = Tensor();", ""),
-    derivative("second derivatives are silently zero", "if (c10::GradMode::is_enabled()) {", "if (false) {", SECOND),
+    derivative("second derivatives are silently zero", "if (differentiated(call)) {", "if (false) {", SECOND),
     derivative("forward mode loses its tangent", "std::none_of(in.begin(), in.end(), is_dual)", "true", DUAL),
     derivative("a call without a membrane goes back", "h.defined(), ", "true, ", KEPT_NOTHING),
+    kernels(
+        "the last membrane's gradient passes a reset",
+        "d_last_v && dynamics.reset == Reset::hard_next;",
+        "false;",
+        GRADIENTS,
+        file="backward.h",
+    ),
     # ---- an input that is held
     kernels("a held input moves on", "return holds ? 0 : t * neurons;", "return t * neurons;", HELD),
     kernels(

@@ -67,6 +67,12 @@ MUTANTS = [
         "d_spikes, d_h, d_last_v, d_last_current = d_outputs[0], None, *d_outputs[2:]",
         GRADIENTS,
     ),
+    operator(
+        "second derivatives are zero instead of refused",
+        "return _Once.apply(*arguments)",
+        "return _Once.forward(None, *arguments)",
+        "tests/test_triton_choice.py::test_second_derivative_is_refused",
+    ),
     kernels(
         "the next sample goes on adding to a held input's gradient",
         "d_held = zero",
