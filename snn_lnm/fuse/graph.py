@@ -93,6 +93,9 @@ class StepGraph:
 
     def options_now(self) -> Any:
         """The plain attributes that the graph holds as constants, as they are now."""
+        if torch.compiler.is_compiling():  # PyTorch 2.11 cannot list attributes, only look at those that it is told of
+            pairs = zip(self.followed, self.options, strict=True)
+            return [[(name, getattr(module, name, None)) for name, _ in known] for module, known in pairs]
         return plain_attributes(self.followed)
 
     @property
