@@ -87,6 +87,31 @@ def test_states_by_name_in_any_order(at_once, swap):
     assert all(map(torch.equal, snn_lnm.fuse_time(net, at_once=at_once)(x, *start), expected))
 
 
+class Pair(nn.Module):
+    def forward(self, currents, mem):
+        mem = 0.5 * mem + currents[0] * currents[1]
+        return mem > 1, mem
+
+
+@AT_ONCE
+def test_a_layer_with_a_state_may_take_more_than_a_tensor(at_once):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.pair = nn.Linear(5, 5), Pair()
+
+        def forward(self, x, mem):
+            return self.pair((x, self.fc(x)), mem)
+
+    net, x, mem, record = Net(), torch.rand(T, B, 5), torch.ones(B, 5), []
+    model = snn_lnm.fuse_time(net, per_step=(Pair,), exact=True, at_once=at_once)
+    found = model(x, mem)
+    for x_t in x:
+        out, mem = net(x_t, mem)
+        record.append((out, mem))
+    assert all(map(torch.equal, found, map(torch.stack, zip(*record, strict=True))))
+
+
 @AT_ONCE
 def test_a_neuron_that_is_given_the_same_current_at_every_step(at_once):
     class Constant(nn.Module):

@@ -179,10 +179,10 @@ MUTANTS = [
     ),
     mutant(
         "runner.py",
-        "a constant current forgets the state",
+        "a layer that takes more than a tensor forgets its state",
         "return self._step_by_step(module, args, kwargs, call)\n        x, *rest = args",
         "return self._step_by_step(module, args, kwargs, Call(0, False, True))\n        x, *rest = args",
-        f"{MODELS}a_neuron_that_is_given_the_same_current_at_every_step",
+        f"{MODELS}a_layer_with_a_state_may_take_more_than_a_tensor",
     ),
     mutant(
         "runner.py",
