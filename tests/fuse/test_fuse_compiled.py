@@ -95,3 +95,19 @@ def test_training_and_evaluation_have_graphs_of_their_own():
             net[2].reset_mem()
             torch.manual_seed(0)
             assert torch.equal(found, model(x))
+
+
+@compiles
+def test_a_model_that_changed_since_says_what_to_do():
+    net = nn.Sequential(nn.Linear(5, 6), leaky())
+    snn_lnm.swap(net)
+    model, x = snn_lnm.fuse_time(net), torch.rand(T, B, 5)
+    net.eval()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="call it once before it is compiled"):
+        compiled(x)
+    found = []
+    for run in (model, compiled):
+        net[1].reset_mem()
+        found.append(run(x))
+    assert torch.equal(*found)
