@@ -34,9 +34,12 @@ SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 LAUNCHES = "tests/test_triton_launch.py::test_the_launcher_gets_the_same_again"
 
 MUTANTS = [
-    launcher("a kernel for aligned tensors is taken for others", "t.data_ptr() % 16)", "0)", LAUNCHES),
+    launcher("a kernel for aligned tensors is taken for others", "t.data_ptr() % 16 == 0)", "True)", LAUNCHES),
     launcher(
-        "a kernel for one dtype is taken for others", "(t.dtype, t.data_ptr() % 16)", "t.data_ptr() % 16", LAUNCHES
+        "a kernel for one dtype is taken for others",
+        "(t.dtype, t.data_ptr() % 16 == 0)",
+        "t.data_ptr() % 16 == 0",
+        LAUNCHES,
     ),
     launcher(
         "a kept kernel gets its constants in their own order",

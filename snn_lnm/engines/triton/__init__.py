@@ -223,7 +223,7 @@ class Launch(NamedTuple):
     def _start(self, device: torch.device) -> None:
         """A kernel that was compiled for such tensors is called without Triton's own search for it."""
         known = self.form.kernels
-        key = (device, *[t if t is None else (t.dtype, t.data_ptr() % 16) for t in self.tensors])
+        key = (device, *[t if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in self.tensors])
         if key in known:
             kernel, constants = known[key]
             kernel(*self.arguments, *constants)
