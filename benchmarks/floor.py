@@ -31,9 +31,9 @@ Times = dict[str, list[float]]
 Layer = tuple[Parameters, Dynamics, torch.dtype]
 
 
-def parameters(shape: tuple[int, ...] = ()) -> Parameters:
-    """A degree-3 neuron, one for the layer or ``shape`` of them, whose coefficients want gradients."""
-    theta = torch.tensor([0.0, LEAK, 0.02, -0.02]).expand(*shape, 4).clone()
+def parameters(shape: tuple[int, ...] = (), degree: int = 3) -> Parameters:
+    """One neuron for the layer or ``shape`` of them, whose coefficients want gradients."""
+    theta = torch.tensor([0.0, LEAK, 0.02, -0.02][: degree + 1]).expand(*shape, degree + 1).clone()
     return Parameters(theta.requires_grad_(), torch.tensor(THRESHOLD), torch.tensor(0.0), torch.tensor(1.0))
 
 
@@ -45,6 +45,8 @@ def contestants(step: tuple[int, ...]) -> Iterator[tuple[str, Layer]]:
         yield reset, (layer, replace(DYNAMICS, reset=reset), torch.float32)
     yield "hard, attached", (layer, replace(DYNAMICS, reset="hard", detach_reset=False), torch.float32)
     yield "drift, hard", (layer, replace(DYNAMICS, charge="drift", reset="hard"), torch.float32)
+    yield "degree 1", (parameters(degree=1), replace(DYNAMICS, domain=None), torch.float32)
+    yield "degree 2", (parameters(degree=2), DYNAMICS, torch.float32)
     yield "fast sigmoid", (layer, replace(DYNAMICS, surrogate=FastSigmoid()), torch.float32)
     yield "bfloat16", (layer, DYNAMICS, torch.bfloat16)
 

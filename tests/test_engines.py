@@ -125,14 +125,14 @@ USUAL += [
 ]
 
 
-def usual(options, layout, spike, domain=(-1.5, 1.5)):
+def usual(options, layout, spike, domain=(-1.5, 1.5), degree=3):
     torch.manual_seed(0)
     step = (3, 5, 133)
     shape = {"layer": (), "channel": (5, 1), "neuron": (5, 133)}[layout]
     theta = torch.tensor([0.05, -0.4 if options["charge"] == "drift" else 0.9, 0.1, -0.1])
     size = 1.0 if domain else 0.3  # of membranes, which nothing bounds there
     numbers = Parameters(
-        theta + 0.1 * size * torch.randn(*shape, 4),
+        (theta + 0.1 * size * torch.randn(*shape, 4))[..., : degree + 1],
         size * (1 + 0.1 * torch.randn(shape)),
         0.1 * torch.randn(shape),
         0.5 + 0.1 * torch.rand(shape),
@@ -149,15 +149,14 @@ def name(options):
 
 @pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("options", USUAL, ids=name)
+@pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
 @pytest.mark.parametrize(
-    "spike, domain",
-    [(surrogate.ATan(), (-1.5, 1.5)), (surrogate.FastSigmoid(), (-1.5, 1.5)), (surrogate.ATan(), None)],
-    ids=["atan", "fast_sigmoid", "atan, no domain"],
+    "degree, domain", [(3, (-1.5, 1.5)), (3, None), (2, (-1.5, 1.5)), (2, None), (1, None)], ids=str
 )
-def test_each_compiled_option_set(options, layout, spike, domain):
-    """The usual neurons, degree 3 in float32, have kernels of their own: with shared and mixed parameters, with a
+def test_each_compiled_option_set(options, layout, spike, degree, domain):
+    """The usual neurons, degree 1 to 3 in float32, have kernels of their own: with shared and mixed parameters, with a
     loss on the spikes alone and on everything."""
-    problem = usual(options, layout, spike, domain)
+    problem = usual(options, layout, spike, domain, degree)
     for ours, law in zip(outputs(problem, "cpp"), outputs(problem, "reference"), strict=True):
         assert torch.equal(ours, law)
     for training in (False, True):

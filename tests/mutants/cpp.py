@@ -185,8 +185,8 @@ MUTANTS = [
         "return neuron / inner % groups;",
         "return neuron / inner % std::max<int64_t>(1, groups - 1);",
     ),
-    kernels("the first kernel serves all options", "&& d == specialise<usual[I]>(d) ?", "?"),
-    kernels("a loss on the membrane takes the spikes' kernel", "!run && pass.takes(usual[I]) &&", "!run &&", USUAL),
+    kernels("the first kernel serves all options", "&& d == specialise<usual.all[I]>(d)\n                ?", "?"),
+    kernels("a loss on the membrane takes the spikes' kernel", "!run && pass.takes(usual.all[I]) &&", "!run &&", USUAL),
     kernels(
         "the start is not reset",
         "if (d.state_is_membrane()) state[j] = after_reset",

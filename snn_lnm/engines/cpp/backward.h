@@ -1,34 +1,32 @@
 // The backward pass over time.
 #pragma once
 
-#include <array>
-
 #include "kernels.h"
 
 namespace lnm {
 
 // In float: any neuron of degree 1 to 3, and the hosts'. Where a tile has one set of parameters these come with both
-// surrogates that call no function, and with the first of them for inputs in bfloat16.
+// surrogates that call no function, and, of degree 3, with the first of them for inputs in bfloat16.
 template <class T, bool UNIFORM>
-constexpr auto backward_usual() {
-  constexpr bool floats = std::is_same_v<T, float>;
-  // A reset that is not delayed may stay attached in the hosts.
-  constexpr auto attaches = [](const Usual& u) { return u.reset < int(Reset::none); };
-  constexpr size_t attached = std::count_if(std::begin(kHosts), std::end(kHosts), attaches);
-  std::array<Usual, floats ? (UNIFORM ? 3 : 1) * (std::size(kHosts) + attached) + 4 : 1> all{};
-  size_t i = 0;
-  if constexpr (floats) {
+constexpr Usuals backward_usual() {
+  Usuals usuals;
+  if constexpr (std::is_same_v<T, float>) {
     // (The storages are those of enum Storage.)
     for (auto [surrogate, storage] : {std::pair{0, 0}, {1, 0}, {0, 1}}) {
       if (!UNIFORM && (surrogate || storage)) continue;
       for (Usual u : kHosts) {
-        u.surrogate = surrogate, u.storage = storage;
-        for (u.detach_reset = !attaches(u); u.detach_reset < 2; ++u.detach_reset) all[i++] = u;
+        if (u.degree < 3 && storage) continue;
+        u.surrogate = surrogate, u.storage = storage, u.detach_reset = 1;
+        usuals.add(u);
+        // A reset that is not delayed may stay attached in the hosts; of the lower degrees Norse's does.
+        u.detach_reset = 0;
+        if (u.reset < int(Reset::none) && (u.degree == 3 || u.synapse == euler)) usuals.add(u);
       }
     }
-    for (int degree = 3; degree > 0; --degree) all[i++] = {degree};
+    for (int degree = 3; degree > 0; --degree) usuals.add({degree});
   }
-  return all;
+  usuals.add({});
+  return usuals;
 }
 
 template <class T>

@@ -1,26 +1,26 @@
 // The forward pass over time.
 #pragma once
 
-#include <array>
-
 #include "kernels.h"
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and the hosts'; where a tile has one set of parameters, for inputs in
-// bfloat16, too.
+// Any neuron of degree 1 to 3; in float the hosts', and, where a tile has one set of parameters, those of degree 3 for
+// inputs in bfloat16, too.
 template <class T, bool UNIFORM>
-constexpr auto forward_usual() {
-  constexpr bool hosts = std::is_same_v<T, float>;
-  std::array<Usual, (hosts ? (UNIFORM ? 2 : 1) * std::size(kHosts) : 0) + 4> all{};
-  size_t i = 0;
-  if constexpr (hosts) {
+constexpr Usuals forward_usual() {
+  Usuals usuals;
+  if constexpr (std::is_same_v<T, float>) {
     for (int storage = 0; storage < 1 + UNIFORM; ++storage) {
-      for (Usual u : kHosts) u.storage = storage, all[i++] = u;
+      for (Usual u : kHosts) {
+        u.storage = storage;
+        if (u.degree == 3 || !storage) usuals.add(u);
+      }
     }
   }
-  for (int degree = 3; degree > 0; --degree) all[all.size() - 1 - degree] = {degree};
-  return all;
+  for (int degree = 3; degree > 0; --degree) usuals.add({degree});
+  usuals.add({});
+  return usuals;
 }
 
 template <class T>

@@ -9,6 +9,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -118,16 +119,34 @@ struct Usual {
   int storage = -1;  // of input and output; where it is known the membrane is kept in full
 };
 
-// The neurons of snnTorch and Norse, and this library's own presets. (SpikingJelly's fire at the threshold, and may
-// divide by the gain; its default surrogate takes most of their time.)
-constexpr Usual kHosts[] = {
-    {3, int(Charge::drift), int(Reset::hard)},     {3, int(Charge::drift), int(Reset::soft)},
-    {3, int(Charge::drift), int(Reset::none)},     {3, int(Charge::map), int(Reset::hard)},
-    {3, int(Charge::map), int(Reset::soft)},       {3, int(Charge::map), int(Reset::none)},
-    {3, int(Charge::map), int(Reset::hard_next)},  {3, int(Charge::map), int(Reset::soft_next)},
-    {3, int(Charge::drift), int(Reset::hard), euler},     // Norse's LIF
-    {3, int(Charge::map), int(Reset::soft_next), decay},  // snnTorch's Synaptic
+// A pass's list of them. The size is known when it is full, so that the list need not be counted by hand.
+struct Usuals {
+  std::array<Usual, 128> all{};
+  size_t size = 0;
+  constexpr void add(Usual usual) { all[size++] = usual; }
+  constexpr const Usual* begin() const { return all.data(); }
+  constexpr const Usual* end() const { return all.data() + size; }
 };
+
+// The neurons of snnTorch and Norse, and this library's own presets, LIF and QIF among them. (SpikingJelly's fire at the
+// threshold, and may divide by the gain; its default surrogate takes most of their time.)
+constexpr Usual kOfEveryDegree[] = {
+    {0, int(Charge::drift), int(Reset::hard)},     {0, int(Charge::drift), int(Reset::soft)},
+    {0, int(Charge::map), int(Reset::hard)},       {0, int(Charge::map), int(Reset::soft)},
+    {0, int(Charge::map), int(Reset::hard_next)},  {0, int(Charge::map), int(Reset::soft_next)},
+    {0, int(Charge::drift), int(Reset::hard), euler},     // Norse's LIF
+    {0, int(Charge::map), int(Reset::soft_next), decay},  // snnTorch's Synaptic
+};
+constexpr Usual kCubic[] = {{3, int(Charge::drift), int(Reset::none)}, {3, int(Charge::map), int(Reset::none)}};
+constexpr Usuals hosts() {
+  Usuals usuals;
+  for (int degree = 3; degree > 0; --degree) {
+    for (Usual u : kOfEveryDegree) u.degree = degree, usuals.add(u);
+  }
+  for (Usual u : kCubic) usuals.add(u);
+  return usuals;
+}
+constexpr Usuals kHosts = hosts();
 
 template <Usual USUAL>
 LNM_INLINE inline Dynamics specialise(Dynamics d) {
@@ -165,9 +184,9 @@ Run<Pass> pick(const Pass& pass) {
   constexpr auto usual = Pass::template usual<UNIFORM>;
   Run<Pass> run = nullptr;
   [&]<size_t... I>(std::index_sequence<I...>) {
-    ((run = !run && pass.takes(usual[I]) && d == specialise<usual[I]>(d) ? &Pass::template run<UNIFORM, usual[I]> : run),
-     ...);
-  }(std::make_index_sequence<usual.size()>{});
+    ((run = !run && pass.takes(usual.all[I]) && d == specialise<usual.all[I]>(d)
+                ? &Pass::template run<UNIFORM, usual.all[I]> : run), ...);
+  }(std::make_index_sequence<usual.size>{});
   return run;
 }
 
