@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snn_lnm import engines, reference
-from snn_lnm.engines.op import watched
+from snn_lnm.engines import op
 from snn_lnm.memory import FULL, Memory, can_recompute, check_memory, membrane_dtype, recomputing
 from snn_lnm.parameters import (
     STATE_DTYPE,
@@ -25,6 +25,10 @@ from snn_lnm.parameters import (
 )
 
 __all__ = ["Output", "currents", "lnm", "run"]
+
+_NOTHING = (None, None)
+MOST_PREPARED = 64
+"""Calls that a `Dynamics` remembers: batches and sequences come in few sizes."""
 
 
 class Output(NamedTuple):
@@ -123,7 +127,33 @@ def run(
     """
     check_input(x)
     check_memory(memory)
+    engines.check_name(backend)
+    source, steps = op.one_step(x, single_step)
+    key = _key(source, steps, state, parameters, backend, single_step, membrane, memory)
+    if key is not None and (prepared := dynamics.prepared.get(key)) is not None:
+        start = _start(state, parameters, source.shape if single_step or steps else source.shape[1:], x)
+        spikes, h, last = op.call(prepared, source, start, parameters)
+        return Output(spikes, h if membrane else start.v.new_empty(0), last)
     step = x.shape if single_step else x.shape[1:]
+    aligned = _checked_parameters(parameters, x, step)
+    start = _start(_checked_state(state, parameters, x, step), parameters, step, x)
+    if not single_step and x.shape[0] == 0:
+        copies = (value if value is None else value.clone(memory_format=torch.contiguous_format) for value in start)
+        start = State(*cast("Iterator[Tensor]", copies))
+        return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
+    kept_dtype = membrane_dtype(x, FULL if single_step else memory)
+    name = engines.choose(x.device, dynamics, backend)
+    engine = engines.get(name, kept_dtype)
+    if memory.recompute is not None and not single_step and not membrane and can_recompute():
+        engine = recomputing(engine, memory.recompute)
+    elif key is not None and name != "reference":
+        prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
+        _remember(dynamics, key, op.from_given(prepared, parameters, aligned))
+    spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
+    return Output(spikes, h if membrane else start.v.new_empty(0), last)
+
+
+def _checked_parameters(parameters: Parameters, x: Tensor, step: torch.Size) -> Parameters:
     if parameters.coefficients.dim() < 1:
         raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
     check_degree(parameters.coefficients.shape[-1] - 1)
@@ -131,33 +161,50 @@ def run(
         None if value is None else align(name, as_parameter(name, value, x), step, name == "coefficients")
         for name, value in zip(Parameters._fields, parameters, strict=True)
     ]
-    parameters = Parameters(*cast("list[Tensor]", numbers))
-    if state is not None:
-        if not isinstance(cast(object, state), State):
-            raise TypeError(f"state must be a snn_lnm.State(v, current) or None, got {type(state).__name__}.")
-        v = check_state("v", state.v, step, x)
-        current = check_state("current", state.current, step, x)
-        if current is not None and parameters.alpha is None:
-            raise ValueError("state.current was given but the neuron has no synapse (alpha is None).")
-    else:
-        v = current = None
-    if v is None:
-        v = zeros(step, x)
-    if parameters.alpha is None:
-        current = None
-    elif current is None:
+    return Parameters(*cast("list[Tensor]", numbers))
+
+
+def _checked_state(state: State | None, parameters: Parameters, x: Tensor, step: torch.Size) -> State | None:
+    if state is None:
+        return None
+    if not isinstance(cast(object, state), State):
+        raise TypeError(f"state must be a snn_lnm.State(v, current) or None, got {type(state).__name__}.")
+    v = check_state("v", state.v, step, x)
+    current = check_state("current", state.current, step, x)
+    if current is not None and parameters.alpha is None:
+        raise ValueError("state.current was given but the neuron has no synapse (alpha is None).")
+    return State(cast(Tensor, v), current)
+
+
+def _start(state: State | None, parameters: Parameters, step: torch.Size, x: Tensor) -> State:
+    """``state``, with zeros for what it does not give."""
+    v, current = state or _NOTHING
+    if current is None and parameters.alpha is not None:
         current = zeros(step, x)
-    start = State(v, current)
-    if not single_step and x.shape[0] == 0:
-        copies = (value if value is None else value.clone(memory_format=torch.contiguous_format) for value in start)
-        start = State(*cast("Iterator[Tensor]", copies))
-        return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
-    kept_dtype = membrane_dtype(x, FULL if single_step else memory)
-    engine = engines.choose(x, parameters, dynamics, backend, kept_dtype)
-    if memory.recompute is not None and not single_step and not membrane and can_recompute():
-        engine = recomputing(engine, memory.recompute)
-    spikes, h, last = engine(x, start, parameters, dynamics, single_step, membrane)
-    return Output(spikes, h if membrane else start.v.new_empty(0), last)
+    return State(zeros(step, x) if v is None else v, current)
+
+
+def _key(
+    source: Tensor, steps: int, state: State | None, parameters: Parameters, *options: Any
+) -> tuple[Any, ...] | None:
+    """All that the checks, the choice of the engine and what it prepares depend on; with it, the same call needs none.
+
+    None where tensors are not what they seem (compilers, transforms, subclasses, numbers), or have to be moved first.
+    """
+    if state is not None and type(state) is not State:
+        return None
+    values = (source, *(state or _NOTHING), *parameters)
+    if torch.compiler.is_compiling() or engines.transformed() or op.watched(values) or not source.is_contiguous():
+        return None
+    kinds = [None if value is None else (value.shape, value.dtype, value.device) for value in values]
+    return (torch.is_grad_enabled(), steps, *options, *kinds)
+
+
+def _remember(dynamics: Dynamics, key: tuple[Any, ...], prepared: op.Prepared | None) -> None:
+    if prepared is not None:
+        if len(dynamics.prepared) >= MOST_PREPARED:
+            dynamics.prepared.clear()
+        dynamics.prepared[key] = prepared
 
 
 def zeros(step: torch.Size, x: Tensor) -> Tensor:
@@ -166,7 +213,7 @@ def zeros(step: torch.Size, x: Tensor) -> Tensor:
     Not to be handed out: on a CPU the next call may get the very same tensor.
     """
     dtype = STATE_DTYPE[x.dtype]
-    if x.device.type == "cpu" and not (torch.compiler.is_compiling() or engines.transformed() or watched((x,))):
+    if x.is_cpu and not (torch.compiler.is_compiling() or engines.transformed() or op.watched((x,))):
         return _kept_zeros(step, dtype)
     return torch.zeros((), dtype=dtype, device=x.device).expand(step)
 

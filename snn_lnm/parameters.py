@@ -5,9 +5,10 @@ Everything here runs before any arithmetic, so that a wrong argument never leave
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Optional, cast, get_args
+from typing import Any, Literal, NamedTuple, Optional, cast, get_args
 
 import torch
 from torch import Tensor
@@ -135,6 +136,14 @@ class Dynamics:
     def state_is_membrane(self) -> bool:
         """The carried state is the membrane before reset."""
         return self.reset in ("none", "soft_next", "hard_next")
+
+    @functools.cached_property
+    def prepared(self) -> dict[Any, Any]:
+        """What :func:`snn_lnm.functional.run` found out about calls with these options, by shapes and dtypes."""
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "prepared"}
 
 
 def check_degree(degree: object) -> int:

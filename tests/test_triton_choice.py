@@ -71,17 +71,14 @@ def test_auto_takes_it_on_gpus_only():
 
 
 def test_auto_says_once_that_a_gpu_runs_on_the_reference(not_interpreted):
-    class OnGpu:  # what `choose` looks at
-        device = GPU
-
     not_interpreted.setattr(engine.shutil, "which", lambda name: None)
     not_interpreted.setattr(engines, "_warned", set())
     with pytest.warns(RuntimeWarning, match="reference engine: Triton needs a C compiler") as caught:
         for _ in range(2):
-            assert engines.choose(OnGpu(), None, Dynamics(), "auto", torch.float32) is engines._run_reference
+            assert engines.choose(GPU, Dynamics(), "auto") == "reference"
     assert len(caught) == 1
     with pytest.raises(RuntimeError, match="needs a C compiler"):
-        engines.choose(OnGpu(), None, Dynamics(), "triton", torch.float32)
+        engines.choose(GPU, Dynamics(), "triton")
 
 
 def test_importing_the_engine_imports_no_triton():

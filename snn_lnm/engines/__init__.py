@@ -24,7 +24,7 @@ _COMPILED = tuple(BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
-__all__ = ["Backend", "Engine", "check_name", "choose", "explain", "transformed"]
+__all__ = ["Backend", "Engine", "check_name", "choose", "explain", "get", "transformed"]
 
 _OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
 _MISSING: dict[str, Callable[[], str | None]] = {
@@ -75,32 +75,30 @@ def check_name(backend: str) -> None:
         raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(_NAMES)}.")
 
 
-def choose(
-    x: Tensor, parameters: Parameters, dynamics: Dynamics, backend: Backend, membrane_dtype: torch.dtype
-) -> Engine:
-    """The engine for this call; where it keeps only the membrane for its backward pass, in ``membrane_dtype``.
+def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
+    """The name of the engine for inputs on ``device``.
 
     Raises:
         ValueError: the name is unknown.
         RuntimeError: an explicit request that cannot be met.
     """
     check_name(backend)
-    if backend == "reference":
-        return _run_reference
-    fused = _OF_DEVICE.get(x.device.type)
-    name = fused if backend == "auto" else backend
-    if name is None:
-        return _run_reference
-    obstacle = _obstacle(name, x.device, dynamics)
+    name = _OF_DEVICE.get(device.type, "reference") if backend == "auto" else backend
+    obstacle = _obstacle(name, device, dynamics)
     if obstacle is None:
-        return partial(op.run, name, membrane_dtype)
+        return name
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle}")
     # What the machine lacks is worth a word; a surrogate of the user's own is not.
     if obstacle not in _warned and obstacle == _MISSING[name]():
         _warned.add(obstacle)
         warnings.warn(f"snn_lnm runs on its reference engine: {obstacle}", RuntimeWarning, stacklevel=4)
-    return _run_reference
+    return "reference"
+
+
+def get(name: str, membrane_dtype: torch.dtype) -> Engine:
+    """The engine of that name; where it keeps only the membrane for its backward pass, in ``membrane_dtype``."""
+    return _run_reference if name == "reference" else partial(op.run, name, membrane_dtype)
 
 
 def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:

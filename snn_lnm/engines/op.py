@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from snn_lnm.engines.held import held
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["is_forward_mode", "run", "watched"]
+__all__ = ["Prepared", "call", "from_given", "is_forward_mode", "one_step", "prepare", "run", "watched"]
 
+View = tuple[tuple[int, ...], ...]
 _STATE = "Tensor x, Tensor v, Tensor? current"
 _PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
 _OPTIONS = (
@@ -37,6 +38,7 @@ _BACKWARD = (
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
+_AS_THEY_ARE: tuple[View, ...] = ((),) * 5
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 _SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
 _ENGINES = ("cpp", "triton")
@@ -210,31 +212,54 @@ _library.impl("forward.triton", partial(_with_empty, _forward_autograd, 1), "Aut
 _library.impl("backward.triton", partial(_with_empty, _backward_autograd, 5), "Autograd")
 
 
-def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, list[Tensor | None]]:
-    """``inner`` and the parameters as `[]`/`[G]` (coefficients `[D+1]`/`[G, D+1]`) tensors.
+class Prepared(NamedTuple):
+    """What a call of an operator needs besides its tensors: the same for all tensors of the same shapes and dtypes.
+
+    Attributes:
+        operator: the function to call.
+        views: how each parameter becomes `[]` or `[G]`, coefficients `[D+1]` or `[G, D+1]`; see `view`.
+        options: what follows the tensors.
+        last_is_membrane: the last state is the membrane of the only step.
+    """
+
+    operator: Callable[..., tuple[Any, ...]]
+    views: tuple[View, ...]
+    options: tuple[Any, ...]
+    last_is_membrane: bool
+
+
+def view(value: Tensor, shapes: View) -> Tensor:
+    """``value`` reshaped to the first of ``shapes``, expanded to the second, and so on."""
+    for place, shape in enumerate(shapes):
+        value = value.expand(shape) if place % 2 else value.reshape(shape)
+    return value
+
+
+def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, tuple[View, ...]]:
+    """``inner`` and the views of the parameters.
 
     The dimensions along which any parameter varies, and those between them, form the groups.
     """
     coefficients, *numbers = parameters
     shapes = [coefficients.shape[:-1], *[value.shape for value in numbers if value is not None]]
-    if not any(shapes):
-        return 1, [*parameters]
     varying = [len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1]
     if not varying:
-        return 1, [*parameters]
+        return 1, _AS_THEY_ARE
     first, last = min(varying), max(varying)
     groups, width = math.prod(step[first : last + 1]), coefficients.shape[-1]
-    flat: list[Tensor | None] = []
-    for value, trailing in zip(parameters, ([width], [], [], [], []), strict=True):
-        if value is None or value.numel() == math.prod(trailing):
-            flat.append(value)
+    views: list[View] = []
+    for value, trailing in zip(parameters, ((width,), (), (), (), ()), strict=True):
+        size = math.prod(trailing)
+        if value is None or value.numel() == size:
+            views.append(())
             continue
-        if value.numel() != groups * math.prod(trailing):  # spread over the groups: other dimensions are 1
+        spread: View = ()
+        if value.numel() != groups * size:  # over the groups: other dimensions are 1
             missing = len(step) + len(trailing) - value.dim()
-            inside = [*[1] * missing, *value.shape][first : last + 1]
-            value = value.reshape(*inside, *trailing).expand(*step[first : last + 1], *trailing)
-        flat.append(value.reshape(groups, *trailing))
-    return math.prod(step[last + 1 :]), flat
+            inside = (*[1] * missing, *value.shape)[first : last + 1]
+            spread = ((*inside, *trailing), (*step[first : last + 1], *trailing))
+        views.append((*spread, (groups, *trailing)))
+    return math.prod(step[last + 1 :]), tuple(views)
 
 
 def _order_in_memory(x: Tensor, first: int) -> list[int] | None:
@@ -257,44 +282,29 @@ def _permute(value: Tensor | None, order: list[int], leading: int, trailing: int
     return spread.permute(*range(leading), *(i + leading for i in order), *range(dims - trailing, dims))
 
 
-def run(
+def one_step(x: Tensor, single_step: bool) -> tuple[Tensor, int]:
+    """The step of which the sequence ``x`` consists, and how often it does; ``x`` and 0 if it does not."""
+    step = None if single_step else held(x)
+    return (x, 0) if step is None else (step, len(x))
+
+
+def prepare(
     engine: str,
     membrane_dtype: torch.dtype,
     x: Tensor,
-    state: State,
+    steps: int,
     parameters: Parameters,
     dynamics: Dynamics,
     single_step: bool,
     membrane: bool,
-) -> tuple[Tensor, Tensor, State]:
-    """The law through a compiled engine, ``"cpp"`` or ``"triton"``; same contract as `reference.scan`.
-
-    Unless the ``membrane`` is wanted as an output, it is kept in ``membrane_dtype``, and only for a backward pass.
-    Neurons do not see each other, so an input that is dense in another order of its dimensions is
-    computed in that order, without a copy.
-    """
+) -> Prepared:
+    """For an ``x`` that is contiguous, with ``steps`` > 0 one step, the same at each of so many."""
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
-    time, steps = 0 if single_step else 1, 0
-    if time and (step := held(x)) is not None:
-        x, steps = step, len(x)
-    first = 0 if steps else time
-    order = _order_in_memory(x, first)
-    if order is not None:
-        x, state = _permute(x, order, first), State(*(_permute(value, order, 0) for value in state))
-        numbers = [
-            value if value is None or value.numel() == 1 else _permute(value, order, 0, int(k == 0))
-            for k, value in enumerate(parameters)
-        ]
-        parameters = Parameters(*cast("list[Tensor]", numbers))
-    inner, flat = _layout(parameters, x.shape[first:])
+    inner, views = _layout(parameters, x.shape[0 if single_step or steps else 1 :])
     arithmetic = STATE_DTYPE[x.dtype]
     kept = arithmetic if membrane else membrane_dtype if torch.is_grad_enabled() else None
-    arguments = (
-        x,
-        state.v,
-        state.current,
-        *flat,
+    options = (
         inner,
         single_step,
         steps,
@@ -313,10 +323,64 @@ def run(
     )
     # A compiler needs to see the operator; else Triton's is Python anyway, and the dispatcher would only cost time.
     is_python = engine == "triton" and not torch.compiler.is_compiling()
-    spikes, h, last_v, last_current = (_forward_autograd if is_python else _FORWARDS[engine])(*arguments)
-    if kept == arithmetic and single_step and dynamics.state_is_membrane:
-        last_v = h
-    last = State(last_v, None if state.current is None else last_current)
+    last_is_membrane = kept == arithmetic and single_step and dynamics.state_is_membrane
+    return Prepared(_forward_autograd if is_python else _FORWARDS[engine], views, options, last_is_membrane)
+
+
+def from_given(prepared: Prepared, given: Parameters, aligned: Parameters) -> Prepared | None:
+    """``prepared`` for ``aligned`` parameters, for the ``given`` ones they are views of; None if they are copies."""
+    views: list[View] = []
+    for value, viewed, shapes in zip(given, aligned, prepared.views, strict=True):
+        if value is None or viewed is None:
+            views.append(())
+        elif viewed.dtype != value.dtype:
+            return None
+        else:
+            views.append(shapes if shapes or viewed.shape == value.shape else (tuple(viewed.shape),))
+    return prepared._replace(views=tuple(views) if any(views) else _AS_THEY_ARE)
+
+
+def call(prepared: Prepared, x: Tensor, start: State, parameters: Parameters) -> tuple[Tensor, Tensor, State]:
+    """Spikes, membrane and last state."""
+    v, current = start
+    operator, views, options, last_is_membrane = prepared
+    numbers: Any = parameters
+    if views is not _AS_THEY_ARE:
+        numbers = [
+            value if value is None else view(value, shapes) for value, shapes in zip(parameters, views, strict=True)
+        ]
+    spikes, h, last_v, last_current = operator(x, v, current, *numbers, *options)
+    return spikes, h, State(h if last_is_membrane else last_v, None if current is None else last_current)
+
+
+def run(
+    engine: str,
+    membrane_dtype: torch.dtype,
+    x: Tensor,
+    state: State,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    single_step: bool,
+    membrane: bool,
+) -> tuple[Tensor, Tensor, State]:
+    """The law through a compiled engine, ``"cpp"`` or ``"triton"``; same contract as `reference.scan`.
+
+    Unless the ``membrane`` is wanted as an output, it is kept in ``membrane_dtype``, and only for a backward pass.
+    Neurons do not see each other, so an input that is dense in another order of its dimensions is
+    computed in that order, without a copy.
+    """
+    time, (x, steps) = 0 if single_step else 1, one_step(x, single_step)
+    first = 0 if steps else time
+    order = _order_in_memory(x, first)
+    if order is not None:
+        x, state = _permute(x, order, first), State(*(_permute(value, order, 0) for value in state))
+        numbers = [
+            value if value is None or value.numel() == 1 else _permute(value, order, 0, int(k == 0))
+            for k, value in enumerate(parameters)
+        ]
+        parameters = Parameters(*cast("list[Tensor]", numbers))
+    prepared = prepare(engine, membrane_dtype, x, steps, parameters, dynamics, single_step, membrane)
+    spikes, h, last = call(prepared, x, state, parameters)
     if order is None:
         return spikes, h, last
     back = sorted(range(len(order)), key=lambda i: order[i])

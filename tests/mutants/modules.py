@@ -53,8 +53,14 @@ MUTANTS = [
     mutant(
         "functional.py", "it may belong to inference mode", "inference_mode(mode=False)", "inference_mode()", STARTS
     ),
-    mutant("functional.py", "it may be fake", " or watched((x,))", "", STARTS),
-    mutant("functional.py", "it may belong to a transform", " or engines.transformed()", "", STARTS),
+    mutant("functional.py", "it may be fake", " or op.watched((x,))", "", STARTS),
+    mutant(
+        "functional.py",
+        "it may belong to a transform",
+        "engines.transformed() or op.watched((x,))",
+        "op.watched((x,))",
+        STARTS,
+    ),
     mutant(
         "functional.py",
         "it is handed out",
@@ -88,15 +94,15 @@ MUTANTS = [
     mutant(
         "functional.py",
         "a given state is ignored",
-        "start = State(v, current)",
-        "start = State(torch.zeros_like(v), current)",
+        "return State(zeros(step, x) if v is None else v, current)",
+        "return State(zeros(step, x), current)",
         "tests/test_law.py::test_time_can_be_split_anywhere",
     ),
     mutant(
         "functional.py",
         "a given current is ignored",
-        "elif current is None:",
-        "else:",
+        "if current is None and parameters.alpha is not None:",
+        "if parameters.alpha is not None:",
         "tests/test_law.py::test_time_can_be_split_anywhere",
     ),
     mutant(

@@ -1,0 +1,35 @@
+"""Mutants of what `functional.run` remembers of a call."""
+
+from tests.mutants.mutant import Mutant
+
+PREPARED = "tests/test_prepared.py"
+
+
+def run(why: str, old: str, new: str, file: str = "functional.py") -> Mutant:
+    return Mutant(f"a remembered call {why}", f"snn_lnm/{file}", old, new, (PREPARED,))
+
+
+MUTANTS = [
+    run("forgets whether there are gradients", "(torch.is_grad_enabled(), steps, ", "(steps, "),
+    run("forgets how long the input is held", "(torch.is_grad_enabled(), steps, ", "(torch.is_grad_enabled(), "),
+    run("forgets the options", "steps, *options, *kinds)", "steps, *kinds)"),
+    run("forgets the dtypes", "(value.shape, value.dtype, value.device)", "(value.shape, value.device)"),
+    run("forgets the shapes", "(value.shape, value.dtype, value.device)", "(value.dtype, value.device)"),
+    run("forgets the devices", "(value.shape, value.dtype, value.device)", "(value.shape, value.dtype)"),
+    run("takes any pair for a state", "if state is not None and type(state) is not State:", "if False:"),
+    run("ignores modes and classes", "op.watched(values) or not source", "not source"),
+    run("ignores transforms", "engines.transformed() or op.watched(values)", "op.watched(values)"),
+    run("does not know the memory's type", "    check_memory(memory)\n    engines.check_name(backend)", "    pass"),
+    run("starts at nothing", "source.shape if single_step or steps else source.shape[1:], x)", "source.shape, x)"),
+    run("is kept for ever", "if len(dynamics.prepared) >= MOST_PREPARED:", "if False:"),
+    run("is made of a recomputed one", "    elif key is not None and name", "    if key is not None and name"),
+    run("goes with a copy", 'if name != "prepared"}', "if name}", "parameters.py"),
+    run("uses converted parameters", "elif viewed.dtype != value.dtype:", "elif False:", "engines/op.py"),
+    run("does not view its parameters", "if views is not _AS_THEY_ARE:", "if False:", "engines/op.py"),
+    run(
+        "views the aligned ones only",
+        "shapes if shapes or viewed.shape == value.shape else",
+        "shapes or",
+        "engines/op.py",
+    ),
+]

@@ -1,0 +1,174 @@
+"""What `functional.run` remembers of a call: the next one like it gives the same, one unlike it is looked at anew."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from snn_lnm import Memory, functional
+from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.testing import identical, problems
+
+X = torch.linspace(-1, 3, 3 * 2 * 4).reshape(3, 2, 4)
+START = State(torch.full((2, 4), 0.25))
+
+
+def numbers(dtype=torch.float32, *layout):
+    theta = torch.tensor([0.0, 0.9, 0.01, -0.02], dtype=dtype).expand(*layout, 4).clone()
+    return Parameters(theta, *(torch.tensor(value, dtype=dtype) for value in (1.0, 0.0, 0.5)))
+
+
+def run(x, state, parameters, dynamics, **options):
+    return functional.run(x, state, parameters, dynamics, backend="cpp", **options)
+
+
+@given(problems(dtype=torch.float32), st.booleans(), st.sampled_from(["cpp", "auto"]))
+def test_the_second_call_is_the_first(problem, membrane, backend):
+    """Whatever the layout of the parameters; and no call but one like the first is remembered."""
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            law = functional.run(*problem, backend="reference")
+            found = [functional.run(*problem, backend=backend, membrane=membrane) for _ in range(2)]
+        assert len(problem.dynamics.prepared) == (1 if grad else 2)
+        for out in found:
+            assert identical(out.spikes, law.spikes) and identical(out.state.v, law.state.v)
+            assert identical(out.membrane, law.membrane) if membrane else out.membrane.shape == (0,)
+            assert (out.state.current is None) == (law.state.current is None)
+            assert law.state.current is None or identical(out.state.current, law.state.current)
+
+
+@given(problems(dtype=torch.float32), st.integers(1, 4))
+def test_a_held_input_is_remembered_as_one(problem, steps):
+    problem = problem._replace(x=problem.x[:1].expand(steps, *problem.x.shape[1:]))
+    law = functional.run(*problem, backend="reference")
+    for _ in range(2):
+        out = functional.run(*problem, backend="cpp")
+        assert identical(out.membrane, law.membrane) and identical(out.state.v, law.state.v)
+    shape = (steps + 1, *problem.x.shape[1:])
+    longer = problem._replace(x=problem.x[:1].expand(shape))
+    assert functional.run(*longer, backend="cpp").spikes.shape == shape
+
+
+DOUBLE = numbers(torch.float64)
+UNLIKE = {
+    "the input's dtype": (TypeError, (X.double(), START, numbers()), {}),
+    "an integer input": (TypeError, (X.long(), START, numbers()), {}),
+    "a sparse input": (TypeError, (X.to_sparse(), START, numbers()), {}),
+    "the input's shape": (ValueError, (X[:, :1], START, numbers()), {}),
+    "one step": (ValueError, (X, START, numbers()), {"single_step": True}),
+    "the state's shape": (ValueError, (X, State(START.v[:1]), numbers()), {}),
+    "the state's dtype": (TypeError, (X, State(START.v.double()), numbers()), {}),
+    "the state's device": (ValueError, (X, State(START.v.to("meta")), numbers()), {}),
+    "the state's type": (TypeError, (X, (START.v, None), numbers()), {}),
+    "a state of no tensor": (TypeError, (X, State(0.25), numbers()), {}),
+    "a current": (ValueError, (X, State(START.v, START.v), numbers()), {}),
+    "the degree": (ValueError, (X, START, numbers()._replace(coefficients=torch.zeros(10))), {}),
+    "the layout": (ValueError, (X, START, numbers(torch.float32, 3)), {}),
+    "the coefficients' dtype": (TypeError, (X, START, numbers()._replace(coefficients=DOUBLE.coefficients)), {}),
+    "the coefficients' device": (
+        ValueError,
+        (X, START, numbers()._replace(coefficients=torch.zeros(4, device="meta"))),
+        {},
+    ),
+    "the threshold's dtype": (TypeError, (X, START, numbers()._replace(threshold=DOUBLE.threshold)), {}),
+    "the threshold's shape": (ValueError, (X, START, numbers()._replace(threshold=torch.ones(3))), {}),
+    "a threshold that is no number": (ValueError, (X, START, numbers()._replace(threshold=float("nan"))), {}),
+    "infinite coefficients": (ValueError, (X, START, numbers()._replace(coefficients=numbers()[0] / 0)), {}),
+    "the memory's type": (TypeError, (X, START, numbers()), {"memory": ["recompute"]}),
+    "the memory": (ValueError, (X, START, numbers()), {"memory": Memory(recompute=0)}),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_a_call_unlike_the_first_is_refused_as_ever(name):
+    kind, arguments, options = UNLIKE[name]
+    dynamics = Dynamics()
+    with pytest.raises(kind) as alone:
+        run(*arguments, dynamics, **options)
+    assert not dynamics.prepared or name == "infinite coefficients"
+    for _ in range(2):
+        run(X, START, numbers(), dynamics)
+    with pytest.raises(kind) as after:
+        run(*arguments, dynamics, **options)
+    assert str(after.value) == str(alone.value)
+
+
+@pytest.mark.parametrize("backend", ["gpu", ["cpp"]])
+def test_the_backend_is_looked_at(backend):
+    dynamics = Dynamics()
+    run(X, START, numbers(), dynamics)
+    with pytest.raises(ValueError, match="unknown backend"):
+        functional.run(X, START, numbers(), dynamics, backend=backend)
+
+
+def test_gradients_after_a_call_without():
+    dynamics, x = Dynamics(), X.clone().requires_grad_()
+    with torch.no_grad():
+        run(x, None, numbers(), dynamics, membrane=False)
+    found = [torch.autograd.grad(run(x, None, numbers(), dynamics, membrane=False).spikes.sum(), x) for _ in range(2)]
+    assert found[0][0].any() and torch.equal(found[0][0], found[1][0])
+
+
+def test_memory_kept_in_bfloat16_is_remembered_apart():
+    """Which a gradient shows, and a recomputed one is none of these."""
+    dynamics, x = Dynamics("map", "soft"), X.clone().requires_grad_()
+
+    def gradient(memory):
+        out = run(x, None, numbers(), dynamics, membrane=False, memory=memory)
+        return torch.autograd.grad(out.spikes.sum(), x)[0]
+
+    full, half = (gradient(memory) for memory in (Memory(), Memory(dtype=torch.bfloat16)))
+    assert not torch.equal(full, half)
+    assert torch.equal(gradient(Memory(dtype=torch.bfloat16)), half) and torch.equal(gradient(Memory()), full)
+    assert len(dynamics.prepared) == 2
+    assert torch.equal(gradient(Memory(recompute=2)), full) and len(dynamics.prepared) == 2
+
+
+def test_parameters_that_are_converted_are_converted_again():
+    dynamics, given = Dynamics(), numbers(torch.bfloat16)
+    for value in (0.5, 0.25):
+        given.coefficients.fill_(value)
+        expected = functional.run(X, None, Parameters(*(p.float() for p in given[:4])), Dynamics(), backend="reference")
+        assert identical(run(X, None, given, dynamics).membrane, expected.membrane)
+
+
+def test_parameters_changed_in_place_count():
+    dynamics, given = Dynamics(), numbers(torch.float32, 4)
+    for value in (0.5, 0.25):
+        given.coefficients.fill_(value)
+        expected = functional.run(X, None, given, Dynamics(), backend="reference")
+        assert identical(run(X, None, given, dynamics).membrane, expected.membrane)
+
+
+def test_a_mode_sees_shapes_only():
+    dynamics = Dynamics()
+    run(X, None, numbers(), dynamics)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        out = run(torch.zeros(3, 2, 4), None, numbers(), dynamics)
+    assert type(out.spikes).__name__ == "FakeTensor" and out.spikes.shape == (3, 2, 4)
+
+
+def test_a_transform_runs_on_the_reference():
+    dynamics = Dynamics()
+    functional.run(X, None, numbers(), dynamics)
+    gradient = torch.func.grad(lambda x: functional.run(x, None, numbers(), dynamics).spikes.sum())(X)
+    assert gradient.any()
+
+
+def test_copies_of_options_remember_nothing():
+    dynamics = Dynamics()
+    run(X, None, numbers(), dynamics)
+    assert dynamics.prepared and dynamics == Dynamics() and hash(dynamics) == hash(Dynamics())
+    for other in (copy.copy(dynamics), copy.deepcopy(dynamics), pickle.loads(pickle.dumps(dynamics))):
+        assert other == dynamics and not other.prepared
+
+
+def test_few_calls_are_remembered():
+    dynamics = Dynamics()
+    for batch in range(1, 2 * functional.MOST_PREPARED):
+        run(torch.zeros(1, batch, 1), None, numbers(), dynamics)
+        assert 0 < len(dynamics.prepared) <= functional.MOST_PREPARED
