@@ -21,7 +21,7 @@ from snn_lnm.engines.held import held
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["Prepared", "call", "from_given", "is_forward_mode", "one_step", "prepare", "run", "watched"]
+__all__ = ["Prepared", "call", "is_forward_mode", "one_step", "prepare", "run", "watched"]
 
 View = tuple[tuple[int, ...], ...]
 _STATE = "Tensor x, Tensor v, Tensor? current"
@@ -325,19 +325,6 @@ def prepare(
     is_python = engine == "triton" and not torch.compiler.is_compiling()
     last_is_membrane = kept == arithmetic and single_step and dynamics.state_is_membrane
     return Prepared(_forward_autograd if is_python else _FORWARDS[engine], views, options, last_is_membrane)
-
-
-def from_given(prepared: Prepared, given: Parameters, aligned: Parameters) -> Prepared | None:
-    """``prepared`` for ``aligned`` parameters, for the ``given`` ones they are views of; None if they are copies."""
-    views: list[View] = []
-    for value, viewed, shapes in zip(given, aligned, prepared.views, strict=True):
-        if value is None or viewed is None:
-            views.append(())
-        elif viewed.dtype != value.dtype:
-            return None
-        else:
-            views.append(shapes if shapes or viewed.shape == value.shape else (tuple(viewed.shape),))
-    return prepared._replace(views=tuple(views) if any(views) else _AS_THEY_ARE)
 
 
 def call(prepared: Prepared, x: Tensor, start: State, parameters: Parameters) -> tuple[Tensor, Tensor, State]:
