@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -203,9 +204,11 @@ def problem_of(shape):
     return torch.randn(shape), State(torch.zeros(shape[1:])), numbers, dynamics
 
 
+@pytest.mark.parametrize("reset", ["soft", "soft_next", "hard_next"])
 @pytest.mark.parametrize("place", range(8))
-def test_a_gradient_does_not_depend_on_what_else_is_asked_for(place):
+def test_a_gradient_does_not_depend_on_what_else_is_asked_for(place, reset):
     x, _, numbers, dynamics = problem_of((5, 3, 4))
+    dynamics = replace(dynamics, reset=reset)
     values = (x, torch.randn(3, 4), torch.randn(3, 4), *numbers._replace(alpha=torch.tensor(0.5)))
 
     def gradients(asked):

@@ -261,4 +261,18 @@ MUTANTS = [
     pool("odd edges are not zeroed", "if (planes.height % 2 || planes.width % 2) d_x.zero_();", "d_x.fill_(1);"),
     pool("left and right gradients change places", "place == first ? value", "place == first + 1 ? value"),
     pool("channels last: the right places are read from the left", "f(2 * j + channels, windows", "f(2 * j, windows"),
+    Mutant(
+        "the start's reset counts for no parameter",
+        "snn_lnm/engines/cpp/ops.cpp",
+        "need_state || need[1] || need[2], need_currents",
+        "need_state, need_currents",
+        (ALONE,),
+    ),
+    Mutant(
+        "the start's reset counts for the threshold only",
+        "snn_lnm/engines/cpp/ops.cpp",
+        "need_state || need[1] || need[2], need_currents",
+        "need_state || need[1], need_currents",
+        (ALONE,),
+    ),
 ]

@@ -41,6 +41,7 @@ struct Backward {
   Output<T> d_x;
   T *d_v, *d_current;
   double* partial;  // [items, local_groups, kSums]; null if no parameter needs a gradient
+  bool need_start;     // for the gradients of the start, or of what its reset depends on
   bool need_currents;  // for the gradients of gain and alpha
 
   template <bool UNIFORM>
@@ -173,7 +174,7 @@ struct Backward {
         if (UNIFORM) sums[0].add(row_sum, d);
         if (++rows % kRows<UNIFORM> == 0) widen(sums, wide);
       }
-      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+      if (need_start) for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         V d_start = d_state[j];
         if (d.state_is_membrane()) {
           const auto& number = UNIFORM ? shared : numbers[j];

@@ -271,7 +271,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
     run_all(Backward<T>{plan, law.dynamics, law.pointers<T>(), input<T>(x), pointer<T>(v_start),
                         pointer<T>(c_start), input<T>(h), input<T>(d_spikes), pointer<T>(d_h),
                         pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
-                        pointer<T>(d_current), need_parameters ? partial.data() : nullptr, need_currents});
+                        pointer<T>(d_current), need_parameters ? partial.data() : nullptr,
+                        need_state || need[1] || need[2], need_currents});
   });
   const auto total = need_parameters ? reduce(plan, partial) : std::vector<double>{};
   auto of = [&](int which, const Tensor& parameter, int column, int count) {
