@@ -18,6 +18,7 @@ from snn_lnm.engines.max_pool import max_pool2d
 
 __all__ = [
     "FOLDED_FUNCTIONS",
+    "KNOWN",
     "OF_ONE_STEP",
     "POINTWISE",
     "RANDOM",
@@ -45,6 +46,8 @@ ANY = (
 )
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+KNOWN: frozenset[type[nn.Module]] = frozenset((*BATCHED_DIMS, *AT_LEAST_TWO, *ANY, *NORMS, *RANDOM))
+"""PyTorch's own, which no framework makes neurons of."""
 SUMS = (
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     *(F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d),

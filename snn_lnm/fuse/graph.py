@@ -246,9 +246,13 @@ def neurons(adapter: Adapter) -> Leaves:
     return (*native, *adapter.swapped)
 
 
+_HOOKS = tuple(name for name in HOOKS if name != "_is_full_backward_hook")
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Somebody wants to see every call of ``module``."""
-    return any(module.__dict__.get(name) for name in HOOKS if name != "_is_full_backward_hook")
+    attributes = module.__dict__
+    return any([attributes.get(name) for name in _HOOKS])
 
 
 def _mode() -> tuple[bool, ...]:

@@ -70,6 +70,26 @@ def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter
     """How ``module`` runs, called as ``call``, on inputs as ``seen``."""
     if has_hooks(module):
         return Way("step by step", "its hooks see every step")
+    kind = type(module)
+    if kind not in folding.KNOWN:
+        way = _way_of_neuron(module, call, adapters)
+        if way is not None:
+            return way
+        try:
+            kind = next(filter(None, (adapter.layer(module) for adapter in adapters)), kind)
+        except CannotFuse as obstacle:
+            return Way("step by step", str(obstacle))
+    if reason := folding.reason_to_step(kind, module, seen.dims):
+        return Way("step by step", reason)
+    if seen.same:
+        return Way("once", "its input is the same at every step", folding.call_of(kind, module))
+    if exact and kind in folding.SUMS:
+        return Way("step by step", "exact=True: its sums may round otherwise on a larger batch")
+    return Way("folded", "", folding.call_of(kind, module))
+
+
+def _way_of_neuron(module: nn.Module, call: Call, adapters: Sequence[Adapter]) -> Way | None:
+    """None if it is no neuron of theirs."""
     for adapter in adapters:
         if type(module) in adapter.fuse:
             try:
@@ -79,17 +99,7 @@ def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter
         if isinstance(module, neurons(adapter)):
             can_swap = type(module) in adapter.replace
             return Way("step by step", "native: snn_lnm.swap first" if can_swap else "a neuron without a fused form")
-    try:
-        kind = next(filter(None, (adapter.layer(module) for adapter in adapters)), type(module))
-    except CannotFuse as obstacle:
-        return Way("step by step", str(obstacle))
-    if reason := folding.reason_to_step(kind, module, seen.dims):
-        return Way("step by step", reason)
-    if seen.same:
-        return Way("once", "its input is the same at every step", folding.call_of(kind, module))
-    if exact and kind in folding.SUMS:
-        return Way("step by step", "exact=True: its sums may round otherwise on a larger batch")
-    return Way("folded", "", folding.call_of(kind, module))
+    return None
 
 
 class Runner:
@@ -124,6 +134,9 @@ class Runner:
         if self.at_once == "auto" and x.device.type == "cpu":  # a GPU waits for calls, not for its caches
             fitting = FIRST_HELD if self.same else FIRST_BYTES * len(x) // max(x.nbytes, 1)
             first = min(len(x), max(FEWEST, fitting))
+            if first == len(x):
+                yield x
+                return
             head, x = _parts(x, [first, len(x) - first])
             yield head
             steps = max(FEWEST, BLOCK_BYTES // self.largest)
@@ -241,7 +254,7 @@ def _method(name: str) -> Callable[..., Any]:
 
 
 def _leaves(tree: Any) -> list[Any]:
-    return [tree] if isinstance(tree, OverTime) else pytree.tree_leaves(tree)
+    return [tree] if isinstance(tree, (OverTime, Tensor)) else pytree.tree_leaves(tree)
 
 
 def _over_time(tree: Any) -> bool:
