@@ -7,7 +7,7 @@ leak is replaced: the host's bits by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -196,34 +196,36 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     def _numbers(self, dtype: torch.dtype, dims: int, alpha: Tensor | None = None) -> Parameters:
         """The parameters for steps of ``dims`` dimensions: snnTorch's broadcasting, from the right, made explicit."""
 
-        def right(value: Tensor, trailing: int = 0) -> Tensor:
-            return from_the_right(value if value.dtype == dtype else value.to(dtype), dims, trailing)
+        given = (self.coefficients, self.threshold, self._v_reset, self._gain, alpha)
+        if dims <= 2 and all([value is None or value.dtype == dtype for value in given]):
+            return Parameters(*cast(Any, given))
 
-        return Parameters(
-            right(self.coefficients, 1),
-            right(self.threshold),
-            right(self._v_reset),
-            right(self._gain),
-            None if alpha is None else right(alpha),
-        )
+        def right(value: Tensor | None, trailing: int = 0) -> Any:
+            return None if value is None else from_the_right(value.to(dtype), dims, trailing)
+
+        return Parameters(right(given[0], 1), *map(right, given[1:]))
 
     def _fused(
         self,
         x: Tensor,
-        states: list[Tensor],
+        states: Sequence[Tensor],
         alpha: Tensor | None = None,
         single_step: bool = True,
         membrane: bool = False,
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
-        v, *current = (  # one of another shape restarts, as in the host
-            s.to(dtype) if s.shape == shape else functional.zeros(shape, x) for s in reversed(states)
+
+        def start(state: Tensor) -> Tensor:
+            if state.shape != shape:
+                return functional.zeros(shape, x)  # one of another shape restarts, as in the host
+            return state if state.dtype == dtype else state.to(dtype)
+
+        law = Law(State(*map(start, reversed(states))), self._numbers(dtype, len(shape), alpha), self._dynamics())
+        out = functional.run(
+            x, *law, backend=self.backend, single_step=single_step, membrane=membrane, memory=self.memory
         )
-        start = State(v, *current)
-        law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())
-        options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": membrane}
-        return functional.run(x, *law, memory=self.memory, **options), law
+        return out, law
 
     def _graded(self, spikes: Tensor) -> Tensor:
         return spikes if self._is_ungraded() else (spikes * self.graded_spikes_factor).to(spikes.dtype)
