@@ -149,15 +149,19 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
 
     def _dynamics(self) -> Dynamics:
         spike = recover(self.surrogate_function)
-        return Dynamics(
-            charge=self.charge,
-            reset="soft" if self.v_reset is None else "hard",
-            detach_reset=self.detach_reset,
-            fire_at_threshold=isinstance(spike, Surrogate),  # a callable decides that itself
-            surrogate=spike,
-            domain=cast(Any, self.domain),
-            gain_divides=self.tau is not None and self._inverse is None,
-        )
+        words: dict[str, Any] = {
+            "charge": self.charge,
+            "reset": "soft" if self.v_reset is None else "hard",
+            "detach_reset": self.detach_reset,
+            "fire_at_threshold": isinstance(spike, Surrogate),  # a callable decides that itself
+            "surrogate": spike,
+            "domain": self.domain,
+            "gain_divides": self.tau is not None and self._inverse is None,
+        }
+        cached = self.__dict__.get("_cached_dynamics")
+        if cached is None or cached[0] != words:
+            self.__dict__["_cached_dynamics"] = cached = (words, Dynamics(**words))
+        return cached[1]
 
     @property
     def _inverse(self) -> float | None:
