@@ -235,7 +235,7 @@ def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:
 
 def _common_shape(step: torch.Size, state: Any) -> torch.Size:
     """One step of the input broadcast with the state, as the host's sums would."""
-    if state is None:
+    if state is None or all([isinstance(value, Tensor) and value.shape == step for value in state]):
         return step
     shapes = [torch.as_tensor(value).shape for value in state]
     try:
@@ -248,8 +248,15 @@ def _common_shape(step: torch.Size, state: Any) -> torch.Size:
 
 
 def _broadcast(value: Any, step: torch.Size, x: Tensor) -> Tensor:
+    if isinstance(value, Tensor) and value.shape == step and _fits(value, STATE_DTYPE.get(x.dtype, x.dtype), x):
+        return value
     value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
     return _promote(value, STATE_DTYPE.get(x.dtype, x.dtype)).expand(step)
+
+
+def _fits(value: Tensor, dtype: torch.dtype, x: Tensor) -> bool:
+    """Nothing has to be made of it."""
+    return value.dtype == dtype and value.layout == torch.strided and value.device == x.device
 
 
 def _promote(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -262,6 +269,8 @@ def _numbers(p: LNMParameters, dt: float, dims: int, x: Tensor) -> Parameters:
     dtype = STATE_DTYPE.get(x.dtype, x.dtype)
 
     def number(value: Number, trailing: int = 0) -> Tensor:
+        if isinstance(value, Tensor) and _fits(value, dtype, x):
+            return from_the_right(value, dims, trailing)
         return from_the_right(_promote(torch.as_tensor(value, device=x.device), dtype), dims, trailing)
 
     return Parameters(
