@@ -46,6 +46,22 @@ def test_to_the_bit_where_arithmetic_is_exact(kind, seed, v_reset, detach_reset,
         assert torch.equal(mine, theirs) and theirs.any()
 
 
+CHANGES = {"v_reset": None, "detach_reset": True, "v_threshold": 0.5, "surrogate_function": surrogate.Rect(0.5)}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_option_set_after_a_call_counts(name):
+    native = neuron.LIFNode(4.0, surrogate_function=surrogate.Rect(1.0), step_mode="m").double()
+    ours, generator = jelly.swapped(native), torch.Generator().manual_seed(0)
+    x, v = jelly.dyadic(generator, 3, *jelly.STEP) * 2, jelly.dyadic(generator, *jelly.STEP)
+    before = jelly.gradients(ours, x, v, 0)
+    for node in (native, ours):
+        setattr(node, name, CHANGES[name])
+    after = jelly.gradients(ours, x, v, 0)
+    assert not all(map(torch.equal, before, after))
+    assert all(map(torch.equal, after, jelly.gradients(native, x, v, 0)))
+
+
 def steepest(function):
     u = torch.linspace(-4, 4, 801, dtype=torch.float64, requires_grad=True)
     return float(torch.autograd.grad(function(u).sum(), u)[0].abs().max())

@@ -6,6 +6,7 @@ LEAKY = "tests/snntorch/test_host.py::test_swapped_leaky_is_leaky"
 SYNAPTIC = "tests/snntorch/test_host.py::test_swapped_synaptic_is_synaptic"
 SNNTORCH_SUITE = "tests/test_conformance.py::TestSnnTorch"
 NORSE = "tests/norse/test_exact.py::test_swapped_is_native[LIFCell-torch.float32]"
+MODULES = "tests/norse/test_modules.py"
 BOX = "tests/norse/test_exact.py::test_swapped_is_native[LIFBoxCell-torch.float32]"
 IAF = "tests/norse/test_exact.py::test_swapped_is_native[IAFCell-torch.float32]"
 RECURRENT = "tests/norse/test_exact.py::test_swapped_is_native[LIFRecurrentCell-torch.float32]"
@@ -55,9 +56,23 @@ MUTANTS = [
     snntorch(
         "polynomial",
         "[N] is read as channels",
-        "return from_the_right(value if value.dtype == dtype else value.to(dtype), dims, trailing)",
-        "return value.to(dtype)",
+        "from_the_right(value.to(dtype), dims, trailing)",
+        "value.to(dtype)",
         "tests/snntorch/test_leaky.py::test_every_layout_of_every_parameter",
+    ),
+    snntorch(
+        "polynomial",
+        "a step of the usual dtype is not looked at for its dimensions",
+        "if dims <= 2 and all(",
+        "if all(",
+        "tests/snntorch/test_leaky.py::test_every_layout_of_every_parameter",
+    ),
+    snntorch(
+        "polynomial",
+        "a step of two dimensions is not looked at for its dtype",
+        "if dims <= 2 and all([value is None or value.dtype == dtype for value in given]):",
+        "if dims <= 2:",
+        "tests/snntorch/test_leaky.py::test_numbers_follow_the_input_s_dtype_as_in_the_host",
     ),
     snntorch(
         "polynomial",
@@ -156,6 +171,17 @@ MUTANTS = [
         "v = out.membrane",
         "tests/norse/test_modules.py::test_recorded_states_are_those_of_the_steps",
     ),
+    norse(
+        "functional", "a number of another dtype fits", "return value.dtype == dtype and value", "return value", MODULES
+    ),
+    norse("functional", "a sparse state fits", " and value.layout == torch.strided", "", MODULES),
+    norse(
+        "functional",
+        "one member of the state speaks for all",
+        "all([isinstance(value, Tensor) and value.shape == step for value in state])",
+        "any([isinstance(value, Tensor) and value.shape == step for value in state])",
+        MODULES,
+    ),
     norse("modules", "a recurrent reset is attached", "DETACH_RESET = True", "DETACH_RESET = False", RECURRENT),
     norse(
         "surrogates",
@@ -166,9 +192,16 @@ MUTANTS = [
     # ---- SpikingJelly
     jelly(
         "node",
+        "options set later are not seen",
+        "if cached is None or cached[0] != words:",
+        "if cached is None:",
+        "tests/jelly/test_jelly_gradients.py::test_an_option_set_after_a_call_counts",
+    ),
+    jelly(
+        "node",
         "a spike needs more than the threshold",
-        "fire_at_threshold=isinstance(spike, Surrogate)",
-        "fire_at_threshold=False",
+        '"fire_at_threshold": isinstance(spike, Surrogate)',
+        '"fire_at_threshold": False',
         "tests/jelly/test_jelly_bits.py::test_a_membrane_at_the_threshold_spikes",
     ),
     jelly(
@@ -196,8 +229,8 @@ MUTANTS = [
     jelly(
         "node",
         "detach_reset is ignored",
-        "detach_reset=self.detach_reset,",
-        "detach_reset=False,",
+        '"detach_reset": self.detach_reset,',
+        '"detach_reset": False,',
         "tests/jelly/test_jelly_gradients.py::test_to_the_bit_where_arithmetic_is_exact",
     ),
     jelly("node", "the leak is towards zero", "[v_reset or 0.0, -1.0]", "[0.0, -1.0]"),

@@ -168,9 +168,17 @@ def test_states_may_be_numbers_scalars_or_the_host_s():
         LNMFeedForwardState(0.25, 0),
         LNMFeedForwardState(torch.tensor(0.25), torch.zeros(4)),
         norse.LIFFeedForwardState(torch.tensor(0.25), torch.zeros(3, 4)),
+        LNMFeedForwardState(full.v, torch.zeros(3, 4, dtype=torch.int64)),
+        LNMFeedForwardState(full.v.to_sparse(), full.i),
     ):
         found = lnm_feed_forward_step(x, state, FAST)[1]
         assert torch.equal(found.v, expected.v) and torch.equal(found.i, expected.i)
+
+
+def test_a_state_of_more_samples_than_the_input_spreads_it():
+    x, full = torch.rand(1, 4) * 4, LNMFeedForwardState(torch.full((3, 4), 0.25), torch.zeros(1, 4))
+    (z, host), (s, last) = norse.LIFCell(HOST)(x, norse.LIFFeedForwardState(*full)), LNMCell(FAST)(x, full)
+    assert torch.equal(z, s) and torch.equal(host.v, last.v) and torch.equal(host.i.expand_as(last.i), last.i)
 
 
 def test_a_state_fallback_of_one_s_own():

@@ -34,6 +34,14 @@ def run(neuron, x, mem):
     return torch.stack(rows)
 
 
+@pytest.mark.parametrize("step", [(2, 5), (2, 5, 3)], ids=str)
+def test_numbers_follow_the_input_s_dtype_as_in_the_host(step):
+    beta, threshold = torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)
+    native = snn.Leaky(beta, threshold=threshold)
+    x = torch.rand(6, *step)
+    assert torch.equal(run(native, x, torch.zeros(step)), run(swapped(native), x, torch.zeros(step)))
+
+
 @given(
     beta=st.sampled_from(LAYOUTS),
     threshold=st.sampled_from(LAYOUTS),
