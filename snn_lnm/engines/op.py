@@ -1,6 +1,6 @@
 """`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines, an overload for each.
 
-They take the parameters flat: one value for the layer or one per group, where neuron `i` of a step
+They take the parameters in any shape: one value for the layer or one per group, where neuron `i` of a step
 (flat index) belongs to group ``(i // inner) % groups``. With ``held`` = T > 0 the input is one step, `[B, ...]`, the
 same at each of T, and so is its gradient. `run` brings the law's arguments into that form.
 """
@@ -23,7 +23,8 @@ from snn_lnm.surrogate import BY_NAME, Surrogate
 
 __all__ = ["Prepared", "call", "is_forward_mode", "one_step", "prepare", "run", "watched"]
 
-View = tuple[tuple[int, ...], ...]
+View = tuple[tuple[int, ...], tuple[int, ...]] | None
+"""Of a parameter: reshaped so, then expanded so; None: as it is."""
 _STATE = "Tensor x, Tensor v, Tensor? current"
 _PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
 _OPTIONS = (
@@ -38,7 +39,7 @@ _BACKWARD = (
     "-> (" + ", ".join(["Tensor"] * 8) + ")"
 )
 _INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
-_AS_THEY_ARE: tuple[View, ...] = ((),) * 5
+_AS_THEY_ARE: tuple[View, ...] = (None,) * 5
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
 _SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
 _ENGINES = ("cpp", "triton")
@@ -217,7 +218,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         operator: the function to call.
-        views: how each parameter becomes `[]` or `[G]`, coefficients `[D+1]` or `[G, D+1]`; see `view`.
+        views: of the parameters, so that each has one value or G.
         options: what follows the tensors.
         last_is_membrane: the last state is the membrane of the only step.
     """
@@ -228,11 +229,8 @@ class Prepared(NamedTuple):
     last_is_membrane: bool
 
 
-def view(value: Tensor, shapes: View) -> Tensor:
-    """``value`` reshaped to the first of ``shapes``, expanded to the second, and so on."""
-    for place, shape in enumerate(shapes):
-        value = value.expand(shape) if place % 2 else value.reshape(shape)
-    return value
+def _viewed(value: Tensor | None, view: View) -> Tensor | None:
+    return value if value is None or view is None else value.reshape(view[0]).expand(view[1])
 
 
 def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, tuple[View, ...]]:
@@ -250,16 +248,13 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, tuple[View, 
     views: list[View] = []
     for value, trailing in zip(parameters, ((width,), (), (), (), ()), strict=True):
         size = math.prod(trailing)
-        if value is None or value.numel() == size:
-            views.append(())
+        if value is None or value.numel() in (size, groups * size):
+            views.append(None)
             continue
-        spread: View = ()
-        if value.numel() != groups * size:  # over the groups: other dimensions are 1
-            missing = len(step) + len(trailing) - value.dim()
-            inside = (*[1] * missing, *value.shape)[first : last + 1]
-            spread = ((*inside, *trailing), (*step[first : last + 1], *trailing))
-        views.append((*spread, (groups, *trailing)))
-    return math.prod(step[last + 1 :]), tuple(views)
+        missing = len(step) + len(trailing) - value.dim()
+        inside = (*[1] * missing, *value.shape)[first : last + 1]  # the other dimensions are 1
+        views.append(((*inside, *trailing), (*step[first : last + 1], *trailing)))
+    return math.prod(step[last + 1 :]), tuple(views) if any(views) else _AS_THEY_ARE
 
 
 def _order_in_memory(x: Tensor, first: int) -> list[int] | None:
@@ -331,11 +326,7 @@ def call(prepared: Prepared, x: Tensor, start: State, parameters: Parameters) ->
     """Spikes, membrane and last state."""
     v, current = start
     operator, views, options, last_is_membrane = prepared
-    numbers: Any = parameters
-    if views is not _AS_THEY_ARE:
-        numbers = [
-            value if value is None else view(value, shapes) for value, shapes in zip(parameters, views, strict=True)
-        ]
+    numbers = parameters if views is _AS_THEY_ARE else map(_viewed, parameters, views)
     spikes, h, last_v, last_current = operator(x, v, current, *numbers, *options)
     return spikes, h, State(h if last_is_membrane else last_v, None if current is None else last_current)
 

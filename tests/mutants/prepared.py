@@ -25,5 +25,10 @@ MUTANTS = [
     run("is made of a recomputed one", "    elif key is not None and name", "    if key is not None and name"),
     run("goes with a copy", 'if name != "prepared"}', "if name}", "parameters.py"),
     run("uses converted parameters", "a.dtype == b.dtype for a, b in pairs", "True for a, b in pairs"),
-    run("does not view its parameters", "if views is not _AS_THEY_ARE:", "if False:", "engines/op.py"),
+    run(
+        "does not view its parameters",
+        "parameters if views is _AS_THEY_ARE else map(",
+        "parameters if True else map(",
+        "engines/op.py",
+    ),
 ]
