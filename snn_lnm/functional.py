@@ -146,9 +146,12 @@ def run(
     engine = engines.get(name, kept_dtype)
     if memory.recompute is not None and not single_step and not membrane and can_recompute():
         engine = recomputing(engine, memory.recompute)
-    elif key is not None and name != "reference" and _are_views(aligned, parameters):
-        prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
-        _remember(dynamics, key, prepared)
+    elif key is not None and name != "reference":
+        # What had to be converted is another tensor at each call.
+        given, checked = (*parameters, *(state or _NOTHING)), (*aligned, *start)
+        if all(a is None or b is None or a.dtype == b.dtype for a, b in zip(given, checked, strict=True)):
+            prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
+            _remember(dynamics, key, prepared)
     spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
 
@@ -204,12 +207,6 @@ def _remember(dynamics: Dynamics, key: tuple[Any, ...], prepared: op.Prepared) -
     if len(dynamics.prepared) >= MOST_PREPARED:
         dynamics.prepared.clear()
     dynamics.prepared[key] = prepared
-
-
-def _are_views(aligned: Parameters, parameters: Parameters) -> bool:
-    """Not copies in another dtype."""
-    pairs = zip(aligned, parameters, strict=True)
-    return all(a is None or b is None or a.dtype == b.dtype for a, b in pairs)
 
 
 def zeros(step: torch.Size, x: Tensor) -> Tensor:

@@ -136,6 +136,14 @@ def test_parameters_that_are_converted_are_converted_again():
         assert identical(run(X, None, given, dynamics).membrane, expected.membrane)
 
 
+def test_states_that_are_converted_are_converted_again():
+    dynamics, start = Dynamics(), torch.empty(2, 4, dtype=torch.bfloat16)
+    for value in (0.5, 0.25):
+        start.fill_(value)
+        expected = functional.run(X, State(start.float()), numbers(), Dynamics(), backend="reference")
+        assert identical(run(X, State(start), numbers(), dynamics).membrane, expected.membrane)
+
+
 def test_parameters_changed_in_place_count():
     dynamics, given = Dynamics(), numbers(torch.float32, 4)
     for value in (0.5, 0.25):

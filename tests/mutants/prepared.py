@@ -24,7 +24,12 @@ MUTANTS = [
     run("is kept for ever", "if len(dynamics.prepared) >= MOST_PREPARED:", "if False:"),
     run("is made of a recomputed one", "    elif key is not None and name", "    if key is not None and name"),
     run("goes with a copy", 'if name != "prepared"}', "if name}", "parameters.py"),
-    run("uses converted parameters", "a.dtype == b.dtype for a, b in pairs", "True for a, b in pairs"),
+    run("uses converted parameters", "a.dtype == b.dtype for a, b", "True for a, b"),
+    run(
+        "uses a converted state",
+        "(*parameters, *(state or _NOTHING)), (*aligned, *start)",
+        "(*parameters,), (*aligned,)",
+    ),
     run(
         "does not view its parameters",
         "parameters if views is _AS_THEY_ARE else map(",
