@@ -26,7 +26,8 @@ from snn_lnm.parameters import (
 
 __all__ = ["Output", "currents", "lnm", "run"]
 
-_NOTHING = (None, None)
+_Given = tuple[Tensor | None, Tensor | None]
+_NOTHING: _Given = (None, None)
 MOST_PREPARED = 64
 """Calls that a `Dynamics` remembers: batches and sequences come in few sizes."""
 
@@ -128,13 +129,14 @@ def run(
     check_input(x)
     check_memory(memory)
     engines.check_name(backend)
+    step = x.shape if single_step else x.shape[1:]
     source, steps = op.one_step(x, single_step)
     key = _key(source, steps, state, parameters, backend, single_step, membrane, memory)
-    if key is not None and (prepared := dynamics.prepared.get(key)) is not None:
-        start = _start(state, parameters, source.shape if single_step or steps else source.shape[1:], x)
+    prepared = None if key is None else dynamics.prepared.get(key)
+    if prepared is not None:
+        start = _start(state or _NOTHING, parameters, step, x)
         spikes, h, last = op.call(prepared, source, start, parameters)
         return Output(spikes, h if membrane else start.v.new_empty(0), last)
-    step = x.shape if single_step else x.shape[1:]
     aligned = _checked_parameters(parameters, x, step)
     start = _start(_checked_state(state, parameters, x, step), parameters, step, x)
     if not single_step and x.shape[0] == 0:
@@ -143,6 +145,8 @@ def run(
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     kept_dtype = membrane_dtype(x, FULL if single_step else memory)
     name = engines.choose(x.device, dynamics, backend)
+    if not torch.compiler.is_compiling() and x.numel() == 0:
+        name = "reference"  # nobody, in any layout
     engine = engines.get(name, kept_dtype)
     if memory.recompute is not None and not single_step and not membrane and can_recompute():
         engine = recomputing(engine, memory.recompute)
@@ -167,21 +171,21 @@ def _checked_parameters(parameters: Parameters, x: Tensor, step: torch.Size) -> 
     return Parameters(*cast("list[Tensor]", numbers))
 
 
-def _checked_state(state: State | None, parameters: Parameters, x: Tensor, step: torch.Size) -> State | None:
+def _checked_state(state: State | None, parameters: Parameters, x: Tensor, step: torch.Size) -> _Given:
     if state is None:
-        return None
+        return _NOTHING
     if not isinstance(cast(object, state), State):
         raise TypeError(f"state must be a snn_lnm.State(v, current) or None, got {type(state).__name__}.")
     v = check_state("v", state.v, step, x)
     current = check_state("current", state.current, step, x)
     if current is not None and parameters.alpha is None:
         raise ValueError("state.current was given but the neuron has no synapse (alpha is None).")
-    return State(cast(Tensor, v), current)
+    return v, current
 
 
-def _start(state: State | None, parameters: Parameters, step: torch.Size, x: Tensor) -> State:
-    """``state``, with zeros for what it does not give."""
-    v, current = state or _NOTHING
+def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -> State:
+    """``given``, with zeros for what it lacks."""
+    v, current = given
     if current is None and parameters.alpha is not None:
         current = zeros(step, x)
     return State(zeros(step, x) if v is None else v, current)
@@ -192,7 +196,8 @@ def _key(
 ) -> tuple[Any, ...] | None:
     """All that the checks, the choice of the engine and what it prepares depend on; with it, the same call needs none.
 
-    None where tensors are not what they seem (compilers, transforms, subclasses, numbers), or have to be moved first.
+    But for values, and for sparse states and parameters, which the operators look at or refuse themselves. None where
+    tensors are not what they seem (compilers, transforms, subclasses, numbers), or have to be moved first.
     """
     if state is not None and type(state) is not State:
         return None

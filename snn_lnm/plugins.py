@@ -95,6 +95,7 @@ class Adapter:
             neuron as T calls would. Others run step by step. (An input that is the same at every step comes as an
             expanded view: hand on that very tensor, and it is read once.)
         layer: the class of ``torch.nn`` that one of the framework's own layers is in a step, or None.
+            (No adapter is asked for the layers of ``torch.nn`` that `fuse_time` knows itself.)
         step: container class -> ``forward(container, *arguments)`` that ``torch.fx`` can follow, where the
             container's own cannot be.
     """

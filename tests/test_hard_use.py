@@ -294,3 +294,20 @@ def test_no_step_hands_out_a_start_of_its_own():
     neuron, x = LNM(2), torch.randn(0, 1, 1)
     neuron(x)[1].v.fill_(5.0)
     assert neuron(x)[1].v == 0
+
+
+NOBODY = [(), (0,), (0, 3), (2, 0, 3), (1, 1), (0, 1)]
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+@pytest.mark.parametrize("theta", NOBODY, ids=str)
+@pytest.mark.parametrize("threshold", NOBODY, ids=str)
+def test_a_layer_of_no_neurons(theta, threshold, backend):
+    """Steps `[2, 0, 3]`, with parameters in whatever layout fits them."""
+    x, coefficients = torch.zeros(4, 2, 0, 3, requires_grad=True), torch.zeros(*theta, 3, requires_grad=True)
+    limit = torch.ones(threshold, requires_grad=True)
+    out = functional.lnm(x, coefficients, threshold=limit, backend=backend)
+    assert out.spikes.shape == out.membrane.shape == x.shape and out.state.v.shape == (2, 0, 3)
+    found = torch.autograd.grad(out.spikes.sum() + out.membrane.sum(), [x, coefficients, limit])
+    assert [value.shape for value in found] == [x.shape, coefficients.shape, limit.shape]
+    assert not any(value.any() for value in found)

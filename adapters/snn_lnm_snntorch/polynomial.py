@@ -175,12 +175,13 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
 
     def _dynamics(self) -> Dynamics:
         reset = cast(str, self.reset_mechanism)
-        key = (reset, self.spike_grad, self.domain)
+        domain = cast(Any, self.domain and tuple(self.domain))  # a list may change
         cached = self.__dict__.get("_cached_dynamics")
-        if cached is None or cached[0] != key:
-            dynamics = Dynamics("map", RESETS[reset], surrogate=recover(self.spike_grad), domain=self.domain)
-            self.__dict__["_cached_dynamics"] = cached = (key, dynamics)
-        return cached[1]
+        # A callable is the same if it is that very one: its == may mean anything.
+        if cached is None or cached[0] is not self.spike_grad or cached[1] != (reset, domain):
+            dynamics = Dynamics("map", RESETS[reset], surrogate=recover(self.spike_grad), domain=domain)
+            self.__dict__["_cached_dynamics"] = cached = (self.spike_grad, (reset, domain), dynamics)
+        return cached[2]
 
     def is_fused(self) -> bool:
         return bool(

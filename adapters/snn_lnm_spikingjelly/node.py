@@ -155,13 +155,18 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
             "detach_reset": self.detach_reset,
             "fire_at_threshold": isinstance(spike, Surrogate),  # a callable decides that itself
             "surrogate": spike,
-            "domain": self.domain,
+            "domain": self.domain and tuple(self.domain),  # a list may change
             "gain_divides": self.tau is not None and self._inverse is None,
         }
+        if not isinstance(spike, Surrogate):  # whose == may mean anything
+            return Dynamics(**words)
         cached = self.__dict__.get("_cached_dynamics")
         if cached is None or cached[0] != words:
             self.__dict__["_cached_dynamics"] = cached = (words, Dynamics(**words))
         return cached[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_cached_dynamics"}
 
     @property
     def _inverse(self) -> float | None:

@@ -62,6 +62,34 @@ def test_an_option_set_after_a_call_counts(name):
     assert all(map(torch.equal, after, jelly.gradients(native, x, v, 0)))
 
 
+class Scaled:
+    """A surrogate of the user's own, equal to any other one by name."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __eq__(self, other):
+        return isinstance(other, Scaled)
+
+    def __call__(self, u):
+        return (u > 0).to(u) * self.scale
+
+
+def test_a_callable_is_that_very_one():
+    node, x = LNMNode(step_mode="m", surrogate_function=Scaled(1.0)), torch.full((1, 3), 4.0)
+    once = node(x)
+    node.reset()
+    node.surrogate_function = Scaled(2.0)
+    assert once.any() and torch.equal(node(x), 2 * once)
+
+
+def test_a_list_for_a_domain_may_change():
+    node = LNMNode(domain=[-1.0, 1.0])
+    node(torch.ones(2))
+    node.domain[1] = 0.25
+    assert node._dynamics().domain == (-1.0, 0.25)
+
+
 def steepest(function):
     u = torch.linspace(-4, 4, 801, dtype=torch.float64, requires_grad=True)
     return float(torch.autograd.grad(function(u).sum(), u)[0].abs().max())

@@ -189,7 +189,28 @@ MUTANTS = [
         'if method == "super" and SUPER_IGNORES_ALPHA:\n        return surrogates.SuperSpike(1.0)',
         'if method == "super" and SUPER_IGNORES_ALPHA:\n        return surrogates.SuperSpike(float(alpha))',
     ),
+    snntorch(
+        "polynomial",
+        "options set later are not seen",
+        "if cached is None or cached[0] is not self.spike_grad or cached[1] != (reset, domain):",
+        "if cached is None:",
+        "tests/snntorch/test_leaky.py::test_options_set_after_a_call_count",
+    ),
+    snntorch(
+        "polynomial",
+        "a callable is the same if it says so",
+        "cached[0] is not self.spike_grad",
+        "cached[0] != self.spike_grad",
+        "tests/snntorch/test_leaky.py::test_options_set_after_a_call_count",
+    ),
     # ---- SpikingJelly
+    jelly(
+        "node",
+        "a callable is the same if it says so",
+        "if not isinstance(spike, Surrogate):",
+        "if False:",
+        "tests/jelly/test_jelly_gradients.py::test_a_callable_is_that_very_one",
+    ),
     jelly(
         "node",
         "options set later are not seen",

@@ -264,15 +264,15 @@ MUTANTS = [
     Mutant(
         "the start's reset counts for no parameter",
         "snn_lnm/engines/cpp/ops.cpp",
-        "need_state || need[1] || need[2], need_currents",
-        "need_state, need_currents",
+        "(need[1] || need[2])), need_currents",
+        "false), need_currents",
         (ALONE,),
     ),
     Mutant(
         "the start's reset counts for the threshold only",
         "snn_lnm/engines/cpp/ops.cpp",
-        "need_state || need[1] || need[2], need_currents",
-        "need_state || need[1], need_currents",
+        "(need[1] || need[2])), need_currents",
+        "need[1]), need_currents",
         (ALONE,),
     ),
 ]

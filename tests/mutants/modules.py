@@ -68,6 +68,13 @@ MUTANTS = [
         "value.contiguous()",
         "tests/test_hard_use.py::test_no_step_hands_out_a_start_of_its_own",
     ),
+    mutant(
+        "functional.py",
+        "nobody is computed by a kernel",
+        "and x.numel() == 0:",
+        "and False:",
+        "tests/test_hard_use.py::test_a_layer_of_no_neurons",
+    ),
     # ---- engines/__init__.py
     mutant(
         "engines/__init__.py",

@@ -20,7 +20,7 @@ MUTANTS = [
     run("ignores modes and classes", "op.watched(values) or not source", "not source"),
     run("ignores transforms", "engines.transformed() or op.watched(values)", "op.watched(values)"),
     run("does not know the memory's type", "    check_memory(memory)\n    engines.check_name(backend)", "    pass"),
-    run("starts at nothing", "source.shape if single_step or steps else source.shape[1:], x)", "source.shape, x)"),
+    run("starts at nothing", "_start(state or _NOTHING, parameters, step, x)", "_start(_NOTHING, parameters, step, x)"),
     run("is kept for ever", "if len(dynamics.prepared) >= MOST_PREPARED:", "if False:"),
     run("is made of a recomputed one", "    elif key is not None and name", "    if key is not None and name"),
     run("goes with a copy", 'if name != "prepared"}', "if name}", "parameters.py"),

@@ -34,6 +34,28 @@ def run(neuron, x, mem):
     return torch.stack(rows)
 
 
+class Scaled:
+    """A surrogate of the user's own, equal to any other one by name."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __eq__(self, other):
+        return isinstance(other, Scaled)
+
+    def __call__(self, u):
+        return (u > 0).to(u) * self.scale
+
+
+def test_options_set_after_a_call_count():
+    neuron, x = LNM(0.9, spike_grad=Scaled(1.0), domain=[-1.0, 1.0]), torch.full((1, 3), 4.0)
+    once = neuron(x)[0]
+    neuron.spike_grad = Scaled(2.0)
+    assert once.any() and torch.equal(neuron(x, torch.zeros_like(x))[0], 2 * once)
+    neuron.domain[1] = 0.25
+    assert neuron._dynamics().domain == (-1.0, 0.25)
+
+
 @pytest.mark.parametrize("step", [(2, 5), (2, 5, 3)], ids=str)
 def test_numbers_follow_the_input_s_dtype_as_in_the_host(step):
     beta, threshold = torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64)

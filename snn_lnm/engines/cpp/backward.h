@@ -25,7 +25,7 @@ constexpr Usuals backward_usual() {
     }
     for (int degree = 3; degree > 0; --degree) usuals.add({degree});
   }
-  usuals.add({});
+  usuals.add({});  // any other
   return usuals;
 }
 

@@ -19,7 +19,7 @@ constexpr Usuals forward_usual() {
     }
   }
   for (int degree = 3; degree > 0; --degree) usuals.add({degree});
-  usuals.add({});
+  usuals.add({});  // any other
   return usuals;
 }
 

@@ -130,7 +130,7 @@ struct Usuals {
 
 // The neurons of snnTorch and Norse, and this library's own presets, LIF and QIF among them. (SpikingJelly's fire at the
 // threshold, and may divide by the gain; its default surrogate takes most of their time.)
-constexpr Usual kOfEveryDegree[] = {
+constexpr Usual kOfDegreesUpTo3[] = {  // (the degree comes with `hosts`)
     {0, int(Charge::drift), int(Reset::hard)},     {0, int(Charge::drift), int(Reset::soft)},
     {0, int(Charge::map), int(Reset::hard)},       {0, int(Charge::map), int(Reset::soft)},
     {0, int(Charge::map), int(Reset::hard_next)},  {0, int(Charge::map), int(Reset::soft_next)},
@@ -141,7 +141,7 @@ constexpr Usual kCubic[] = {{3, int(Charge::drift), int(Reset::none)}, {3, int(C
 constexpr Usuals hosts() {
   Usuals usuals;
   for (int degree = 3; degree > 0; --degree) {
-    for (Usual u : kOfEveryDegree) u.degree = degree, usuals.add(u);
+    for (Usual u : kOfDegreesUpTo3) u.degree = degree, usuals.add(u);
   }
   for (Usual u : kCubic) usuals.add(u);
   return usuals;

@@ -87,7 +87,7 @@ struct Law {
     for (int64_t size : sizes) {
       TORCH_CHECK_VALUE(size == 1 || size == groups(), words("a parameter of ", size, " values among some of ", groups(), "."));
     }
-    TORCH_CHECK_VALUE(groups() == 1 || (inner > 0 && plan.neurons % (inner * groups()) == 0),
+    TORCH_CHECK_VALUE(groups() == 1 || (inner > 0 && groups() > 0 && plan.neurons % (inner * groups()) == 0),
                       words(plan.neurons, " neurons are no multiple of ", groups(), " groups of ", inner, "."));
   }
 
@@ -272,7 +272,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
                         pointer<T>(c_start), input<T>(h), input<T>(d_spikes), pointer<T>(d_h),
                         pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
                         pointer<T>(d_current), need_parameters ? partial.data() : nullptr,
-                        need_state || need[1] || need[2], need_currents});
+                        need_state || (law.dynamics.state_is_membrane() && (need[1] || need[2])), need_currents});
   });
   const auto total = need_parameters ? reduce(plan, partial) : std::vector<double>{};
   auto of = [&](int which, const Tensor& parameter, int column, int count) {
