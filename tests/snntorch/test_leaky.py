@@ -34,23 +34,20 @@ def run(neuron, x, mem):
     return torch.stack(rows)
 
 
-class Scaled:
-    """A surrogate of the user's own, equal to any other one by name."""
-
-    def __init__(self, scale):
-        self.scale = scale
+class Twice:
+    """A surrogate of the user's own that says it is equal to any other."""
 
     def __eq__(self, other):
-        return isinstance(other, Scaled)
+        return True
 
     def __call__(self, u):
-        return (u > 0).to(u) * self.scale
+        return (u > 0).to(u) * 2
 
 
 def test_options_set_after_a_call_count():
-    neuron, x = LNM(0.9, spike_grad=Scaled(1.0), domain=[-1.0, 1.0]), torch.full((1, 3), 4.0)
+    neuron, x = LNM(0.9, spike_grad=ATan(), domain=[-1.0, 1.0]), torch.full((1, 3), 4.0)
     once = neuron(x)[0]
-    neuron.spike_grad = Scaled(2.0)
+    neuron.spike_grad = Twice()
     assert once.any() and torch.equal(neuron(x, torch.zeros_like(x))[0], 2 * once)
     neuron.domain[1] = 0.25
     assert neuron._dynamics().domain == (-1.0, 0.25)
