@@ -57,6 +57,7 @@ class Operation:
         name, op, target, args, kwargs: the node's, with a :class:`Value` for each node.
         sources: names of those nodes.
         done: the sources that nobody needs any more: a sequence is memory.
+        only: the source that is its only argument, if so.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Operation:
     kwargs: dict[str, Any]
     sources: tuple[str, ...]
     done: tuple[str, ...]
+    only: str | None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class StepGraph:
         constants: tensors that the step makes while it is traced.
         followed: the modules whose forward is in the graph.
         options: their plain attributes, when it was made.
+        inputs, attributes: names of the operations that are arguments, and of those that are the model's attributes.
+        layers: the operations that call one.
     """
 
     operations: tuple[Operation, ...]
@@ -88,8 +92,10 @@ class StepGraph:
     calls: dict[str, Call]
     constants: dict[str, Tensor]
     followed: tuple[nn.Module, ...]
-
     options: Any
+    inputs: tuple[str, ...]
+    attributes: tuple[str, ...]
+    layers: tuple[Operation, ...]
 
     def options_now(self) -> Any:
         """The plain attributes that the graph holds as constants, as they are now."""
@@ -97,18 +103,6 @@ class StepGraph:
             pairs = zip(self.followed, self.options, strict=True)
             return [[(name, getattr(module, name, None)) for name, _ in known] for module, known in pairs]
         return plain_attributes(self.followed)
-
-    @property
-    def inputs(self) -> list[str]:
-        return [node.name for node in self.operations if node.op == "placeholder"]
-
-    @property
-    def attributes(self) -> list[str]:
-        return [node.name for node in self.operations if node.op == "get_attr"]
-
-    @property
-    def layers(self) -> list[Operation]:
-        return [node for node in self.operations if node.op == "call_module"]
 
     @property
     def shape(self) -> list[tuple[str, Any]]:
@@ -183,9 +177,13 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     _check_states(graph, states, calls)
     called = {node.name: call for node, call in calls.items()}
     taken = frozenset(node.name for node in states)
-    return StepGraph(
-        _operations(graph), inspect.signature(model.forward), taken, called, constants, tuple(tracer.followed), options
+    operations, signature = _operations(graph), inspect.signature(model.forward)
+    arguments, attributes = (
+        tuple(node.name for node in operations if node.op == op) for op in ("placeholder", "get_attr")
     )
+    layers = tuple(node for node in operations if node.op == "call_module")
+    followed = tuple(tracer.followed)
+    return StepGraph(operations, signature, taken, called, constants, followed, options, arguments, attributes, layers)
 
 
 def _operations(graph: fx.Graph) -> tuple[Operation, ...]:
@@ -195,7 +193,8 @@ def _operations(graph: fx.Graph) -> tuple[Operation, ...]:
         args, kwargs = (replaced(tree, fx.Node, lambda n: Value(n.name)) for tree in (node.args, node.kwargs))
         sources = tuple(source.name for source in node.all_input_nodes)
         done = tuple(source.name for source in node.all_input_nodes if last[source] is node)
-        return Operation(node.name, node.op, node.target, args, kwargs, sources, done)
+        only = args[0].name if len(args) == 1 and isinstance(args[0], Value) and not kwargs else None
+        return Operation(node.name, node.op, node.target, args, kwargs, sources, done, only)
 
     return tuple(map(operation, graph.nodes))
 

@@ -144,23 +144,31 @@ class FusedTime(nn.Module):
         if check_dense(x).dim() < 2 or not len(x):
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
-        step = self._step(root)
-        arguments = step.signature.bind(x, *states, **named)
-        arguments.apply_defaults()
-        missing = [name for name, value in arguments.arguments.items() if value is None]
-        if missing and self._step(root, missing).shape != step.shape:
+        modules = _modules(root)
+        step = self._step(root, modules)
+        arguments = self._arguments(root, step, modules, x, states, named)
+        layers = {node.name: modules[node.target] for node in step.layers}
+        self._check_memories(root, step, layers)
+        runner = Runner(root, step, layers, self._adapters, self._exact, self._at_once)
+        out = runner(arguments)
+        seen = {node.target: runner.seen[node.name] for node in step.layers if node.name in runner.seen}
+        self.__dict__.update(_seen=seen, _stepped=tuple(runner.stepped))  # no modules, which nn.Module would look for
+        return out
+
+    def _arguments(
+        self, root: nn.Module, step: StepGraph, modules: dict[str, nn.Module], x: Tensor, states: Any, named: Any
+    ) -> list[Any]:
+        if len(step.inputs) == 1 and not (states or named):
+            return [x]
+        bound = step.signature.bind(x, *states, **named)
+        bound.apply_defaults()
+        missing = [name for name, value in bound.arguments.items() if value is None]
+        if missing and self._step(root, modules, missing).shape != step.shape:
             raise ValueError(
                 f"fuse_time: {', '.join(missing)} is None, and then the step of {type(root).__name__} does something "
                 "else: give the state before the first step."
             )
-        layers = _layers(root, step)
-        self._check_memories(root, step, layers)
-        runner = Runner(root, step, layers, self._adapters, self._exact, self._at_once)
-        out = runner([*arguments.arguments.values()])
-        seen = {node.target: runner.seen[node.name] for node in step.layers if node.name in runner.seen}
-        object.__setattr__(self, "_seen", seen)  # no module, which nn.Module would look for
-        object.__setattr__(self, "_stepped", tuple(runner.stepped))
-        return out
+        return [*bound.arguments.values()]
 
     def _root(self) -> nn.Module:
         """What is traced: made once, as a compiler cannot make modules."""
@@ -177,14 +185,15 @@ class FusedTime(nn.Module):
     def _trace(self) -> None:
         """Now, and without the states that are None by default, too: a compiler that follows a call cannot."""
         root = self._root()
+        modules = _modules(root)
         with contextlib.suppress(CannotTrace):  # the call that needs it says why
-            signature = self._step(root).signature
+            signature = self._step(root, modules).signature
             if none := [name for name, argument in signature.parameters.items() if argument.default is None]:
-                self._step(root, none)
+                self._step(root, modules, none)
 
-    def _step(self, root: nn.Module, none: Sequence[str] = ()) -> StepGraph:
+    def _step(self, root: nn.Module, modules: dict[str, nn.Module], none: Sequence[str] = ()) -> StepGraph:
         """The step's graph, traced anew when something that it depends on has changed."""
-        training = tuple(module.training for module in root.modules())
+        training = tuple([module.training for module in modules.values()])
         known = self._graphs.get((training, *none))
         if known is not None and known.options == known.options_now():
             return known
@@ -223,8 +232,9 @@ class FusedTime(nn.Module):
     def report(self) -> FuseReport:
         """How every layer runs, as things are now; functions only where they ran step by step."""
         root = self._root()
-        step = self._step(root)
-        layers = _layers(root, step)
+        modules = _modules(root)
+        step = self._step(root, modules)
+        layers = {node.name: modules[node.target] for node in step.layers}
         self._check_memories(root, step, layers)
         ways = self._ways(step, layers)
         rows = [FuseRow(_path(root, n), type(m).__name__, how, reason) for n, m, how, reason in ways]
@@ -240,9 +250,14 @@ class FusedTime(nn.Module):
         return state
 
 
-def _layers(root: nn.Module, step: StepGraph) -> dict[str, nn.Module]:
-    """What each operation calls, as things are now."""
-    return {node.name: root.get_submodule(node.target) for node in step.layers}
+def _modules(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
+    """All modules by their paths, as things are now; a module under several, where `named_modules` names one."""
+    found = {prefix: module}
+    children = module._modules  # pyright: ignore[reportPrivateUsage] - what PyTorch's own, slower walk reads
+    for name, child in children.items():
+        if child is not None:
+            found.update(_modules(child, f"{prefix}.{name}" if prefix else name))
+    return found
 
 
 def _path(root: nn.Module, node: Operation) -> str:

@@ -51,7 +51,7 @@ class Way(NamedTuple):
     run: Callable[..., Any] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class OverTime:
     """A tensor of every step, `[T, ...]`; ``is_input``: the model's own input, of which the loop takes slices."""
 
@@ -59,7 +59,7 @@ class OverTime:
     is_input: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Steps:
     """What is no tensor, of every step; the last one is what a step hands on."""
 
@@ -118,7 +118,7 @@ class Runner:
         self.adapters, self.exact, self.at_once = adapters, exact, at_once
         self.seen: dict[str, Seen] = {}
         self.stepped: list[str] = []
-        self.largest = 1  # bytes of one step
+        self.largest = 0  # bytes of one step; 0: nobody asks
         self.states: dict[str, Any] = {}
         self.same: dict[str, Any] = {}  # values that do not change over time, and are computed once
 
@@ -138,6 +138,7 @@ class Runner:
                 yield x
                 return
             head, x = _parts(x, [first, len(x) - first])
+            self.largest = 1
             yield head
             steps = max(FEWEST, BLOCK_BYTES // self.largest)
         if len(x):
@@ -147,26 +148,28 @@ class Runner:
         """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
         self.steps = len(x)
         self.stepped = []
-        given = zip(self.step.inputs, [OverTime(x, is_input=True), *states], strict=True)
-        values: dict[str, Any] = {**dict(given), **self.same}
+        values: dict[str, Any] = dict(zip(self.step.inputs, [OverTime(x, is_input=True), *states], strict=True))
+        values.update(self.same)
         *nodes, output = self.step.operations
         for node in nodes:
             if node.name not in values:
                 values[node.name] = self._value(node, values)
-            self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node.name])), 1)
+            if self.largest:
+                self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node.name])), 1)
             for source in node.done:
                 del values[source]
         return replaced(output.args[0], Value, lambda value: self._returned(value.name, values[value.name]))
 
     def _value(self, node: Operation, values: dict[str, Any]) -> Any:
-        args, kwargs = (replaced(tree, Value, lambda value: values[value.name]) for tree in (node.args, node.kwargs))
-        if node.op == "get_attr":
-            value = self._attribute(str(node.target))
-        elif node.op == "call_module":
+        args, kwargs = _given(node, values)
+        if node.op == "call_module":
             value = self._layer(node.name, args, kwargs)
+        elif node.op == "get_attr":
+            value = self._attribute(str(node.target))
         else:
             value = self._function(node.target, args, kwargs)
-        if (node.op == "get_attr" or any(name in self.same for name in node.sources)) and not _over_time(value):
+        is_same = self.same and any([source in self.same for source in node.sources])
+        if (is_same or node.op == "get_attr") and not _over_time(value):
             self.same[node.name] = value
         return value
 
@@ -186,7 +189,8 @@ class Runner:
 
     def _layer(self, name: str, args: Any, kwargs: Any) -> Any:
         module, call = self.layers[name], self.step.calls[name]
-        kwargs = _in_order(module, kwargs)
+        if len(kwargs) > 1:
+            kwargs = _in_order(module, kwargs)
         if name in self.states:
             args, kwargs = _carry(args, kwargs, self.states[name], call.states)
         out = self._layer_over_time(name, module, call, args, kwargs)
@@ -195,11 +199,12 @@ class Runner:
         return out
 
     def _layer_over_time(self, name: str, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
-        more = (args[1:], kwargs)
-        if not args or not isinstance(args[0], (OverTime, Tensor)) or (any(more) and _over_time(more)):
+        if not args or not isinstance(args[0], (OverTime, Tensor)):
             return self._step_by_step(module, args, kwargs, call)
         x, *rest = args
-        same = isinstance(x, Tensor)
+        if (rest or kwargs) and _over_time((rest, kwargs)):
+            return self._step_by_step(module, args, kwargs, call)
+        same = not isinstance(x, OverTime)
         self.seen[name] = Seen(x.dim() if same else x.tensor.dim() - 1, same)
         way = way_of(module, call, self.seen[name], self.adapters, self.exact)
         if way.run is None:
@@ -246,6 +251,17 @@ class Runner:
         return _collect(results)
 
 
+def _given(node: Operation, values: dict[str, Any]) -> tuple[Any, Any]:
+    """The arguments of ``node``."""
+    if node.only is not None:
+        return (values[node.only],), {}
+
+    def value(source: Value) -> Any:
+        return values[source.name]
+
+    return replaced(node.args, Value, value), replaced(node.kwargs, Value, value)
+
+
 def _method(name: str) -> Callable[..., Any]:
     def call(value: Any, *args: Any, **kwargs: Any) -> Any:
         return getattr(value, name)(*args, **kwargs)
@@ -258,7 +274,7 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _over_time(tree: Any) -> bool:
-    return any(isinstance(leaf, (OverTime, Steps)) for leaf in _leaves(tree))
+    return any([isinstance(leaf, (OverTime, Steps)) for leaf in _leaves(tree)])
 
 
 def _steps(tree: Any) -> bool:
@@ -285,8 +301,6 @@ def _parts(x: Tensor, steps: int | list[int]) -> tuple[Tensor, ...]:
 
 def _in_order(module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
     """As its forward declares them, which is the order of the states that it returns."""
-    if len(kwargs) < 2:
-        return kwargs
     declared = [*inspect.signature(module.forward).parameters]
     return dict(
         sorted(kwargs.items(), key=lambda item: declared.index(item[0]) if item[0] in declared else len(declared))

@@ -133,6 +133,33 @@ def test_an_attribute_that_changes_is_noticed():
     assert torch.equal(got, torch.stack([net(x_t) for x_t in x])) and got.any()
 
 
+class Nested(nn.Module):
+    """A layer under two names, one beneath a module that is looked into, and a place for none."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_module("nobody", None)
+        self.inner = nn.Sequential(nn.Linear(5, 5), nn.Dropout(0.5))
+        self.again = self.inner[0]
+        self.neuron = snn.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, x):
+        return self.neuron(self.again(self.inner(x)))
+
+
+def test_nested_layers_that_are_replaced_or_switched_are_noticed():
+    net = Nested().eval()
+    fused, x = snn_lnm.fuse_time(net, exact=True), torch.randn(T, B, 5)
+    for change in (lambda: None, lambda: setattr(net, "again", nn.Linear(5, 5)), lambda: net.inner[1].train()):
+        change()
+        got = []
+        for run in (fused, lambda x: torch.stack([net(x_t) for x_t in x])):
+            utils.reset(net)
+            torch.manual_seed(1)
+            got.append(run(3 * x))
+        assert torch.equal(*got) and got[0].any()
+
+
 def test_an_unbatched_step_is_not_taken_for_a_batch():
     compare(nn.Sequential(nn.Linear(5, 4), leaky()), 3 * torch.randn(T, 5), exact=False)
     compare(nn.Sequential(nn.Conv2d(1, 2, 3), leaky()), 3 * torch.randn(T, 1, 5, 5), exact=False)

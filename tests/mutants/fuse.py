@@ -85,7 +85,7 @@ MUTANTS = [
     mutant(
         "runner.py",
         "each block computes again what does not change",
-        'if (node.op == "get_attr" or any(name in self.same for name in node.sources)) and',
+        'if (is_same or node.op == "get_attr") and',
         "if False and",
         ONCE,
         OVER_TIME,
@@ -246,9 +246,23 @@ MUTANTS = [
     mutant(
         "model.py",
         "a state that is None is guessed",
-        "if missing and self._step(root, missing).shape != step.shape:",
+        "if missing and self._step(root, modules, missing).shape != step.shape:",
         "if False:",
         f"{MODELS}a_state_that_may_be_none_is_not_guessed",
+    ),
+    mutant(
+        "model.py",
+        "nested layers are not seen",
+        "found.update(_modules(child, ",
+        "found.setdefault(name, child) or (_modules(child, ",
+        f"{LAYERS}nested_layers_that_are_replaced_or_switched_are_noticed",
+    ),
+    mutant(
+        "model.py",
+        "a nested layer that is switched is not noticed",
+        "for module in modules.values()])",
+        "for module in root.children()])",
+        f"{LAYERS}nested_layers_that_are_replaced_or_switched_are_noticed",
     ),
     # ---- engines/max_pool.py
     pool("windows may be of any size", "zip(sizes, (2, 2, 0, 1)", "zip(sizes, (sizes[0], sizes[0], 0, 1)", POOL_REST),
