@@ -21,6 +21,7 @@ __all__ = [
     "StepGraph",
     "Value",
     "has_hooks",
+    "modules_of",
     "neurons",
     "pick",
     "refusal",
@@ -84,6 +85,8 @@ class StepGraph:
         options: their plain attributes, when it was made.
         inputs, attributes: names of the operations that are arguments, and of those that are the model's attributes.
         layers: the operations that call one.
+        called: what they call.
+        modules: all of the model, by their paths, when it was made.
     """
 
     operations: tuple[Operation, ...]
@@ -96,6 +99,13 @@ class StepGraph:
     inputs: tuple[str, ...]
     attributes: tuple[str, ...]
     layers: tuple[Operation, ...]
+    called: dict[str, nn.Module]
+    modules: dict[str, nn.Module]
+
+    def has(self, modules: dict[str, nn.Module]) -> bool:
+        """``modules`` are those of which it was made."""
+        known = self.modules
+        return len(known) == len(modules) and all([known.get(path) is module for path, module in modules.items()])
 
     def options_now(self) -> Any:
         """The plain attributes that the graph holds as constants, as they are now."""
@@ -175,15 +185,30 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     states = _states(graph, inputs[1:])
     calls = {node: _call(node, states) for node in graph.nodes if node.op == "call_module"}
     _check_states(graph, states, calls)
-    called = {node.name: call for node, call in calls.items()}
+    how = {node.name: call for node, call in calls.items()}
     taken = frozenset(node.name for node in states)
+    modules = modules_of(model)
+    called = {node.name: modules[str(node.target)] for node in calls}
     operations, signature = _operations(graph), inspect.signature(model.forward)
     arguments, attributes = (
         tuple(node.name for node in operations if node.op == op) for op in ("placeholder", "get_attr")
     )
     layers = tuple(node for node in operations if node.op == "call_module")
     followed = tuple(tracer.followed)
-    return StepGraph(operations, signature, taken, called, constants, followed, options, arguments, attributes, layers)
+    return StepGraph(
+        *(operations, signature, taken, how, constants, followed),
+        *(options, arguments, attributes, layers, called, modules),
+    )
+
+
+def modules_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
+    """All modules by their paths, as things are now; a module under several, where `named_modules` names one."""
+    found = {prefix: module}
+    children = module._modules  # pyright: ignore[reportPrivateUsage] - what PyTorch's own, slower walk reads
+    for name, child in children.items():
+        if child is not None:
+            found.update(modules_of(child, f"{prefix}.{name}" if prefix else name))
+    return found
 
 
 def _operations(graph: fx.Graph) -> tuple[Operation, ...]:

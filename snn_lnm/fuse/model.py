@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm.fuse import folding
-from snn_lnm.fuse.graph import CannotTrace, Operation, StepGraph, neurons, refusal, trace
+from snn_lnm.fuse.graph import CannotTrace, Operation, StepGraph, modules_of, neurons, refusal, trace
 from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
 from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
@@ -144,26 +144,22 @@ class FusedTime(nn.Module):
         if check_dense(x).dim() < 2 or not len(x):
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
-        modules = _modules(root)
-        step = self._step(root, modules)
-        arguments = self._arguments(root, step, modules, x, states, named)
-        layers = {node.name: modules[node.target] for node in step.layers}
-        self._check_memories(root, step, layers)
-        runner = Runner(root, step, layers, self._adapters, self._exact, self._at_once)
+        step = self._step(root)
+        arguments = self._arguments(root, step, x, states, named)
+        self._check_memories(root, step)
+        runner = Runner(root, step, self._adapters, self._exact, self._at_once)
         out = runner(arguments)
         seen = {node.target: runner.seen[node.name] for node in step.layers if node.name in runner.seen}
         self.__dict__.update(_seen=seen, _stepped=tuple(runner.stepped))  # no modules, which nn.Module would look for
         return out
 
-    def _arguments(
-        self, root: nn.Module, step: StepGraph, modules: dict[str, nn.Module], x: Tensor, states: Any, named: Any
-    ) -> list[Any]:
+    def _arguments(self, root: nn.Module, step: StepGraph, x: Tensor, states: Any, named: Any) -> list[Any]:
         if len(step.inputs) == 1 and not (states or named):
             return [x]
         bound = step.signature.bind(x, *states, **named)
         bound.apply_defaults()
         missing = [name for name, value in bound.arguments.items() if value is None]
-        if missing and self._step(root, modules, missing).shape != step.shape:
+        if missing and self._step(root, missing).shape != step.shape:
             raise ValueError(
                 f"fuse_time: {', '.join(missing)} is None, and then the step of {type(root).__name__} does something "
                 "else: give the state before the first step."
@@ -185,17 +181,15 @@ class FusedTime(nn.Module):
     def _trace(self) -> None:
         """Now, and without the states that are None by default, too: a compiler that follows a call cannot."""
         root = self._root()
-        modules = _modules(root)
         with contextlib.suppress(CannotTrace):  # the call that needs it says why
-            signature = self._step(root, modules).signature
+            signature = self._step(root).signature
             if none := [name for name, argument in signature.parameters.items() if argument.default is None]:
-                self._step(root, modules, none)
+                self._step(root, none)
 
-    def _step(self, root: nn.Module, modules: dict[str, nn.Module], none: Sequence[str] = ()) -> StepGraph:
+    def _step(self, root: nn.Module, none: Sequence[str] = ()) -> StepGraph:
         """The step's graph, traced anew when something that it depends on has changed."""
-        training = tuple([module.training for module in modules.values()])
-        known = self._graphs.get((training, *none))
-        if known is not None and known.options == known.options_now():
+        known = self._graphs.get((self.training, *none))
+        if known is not None and known.has(modules_of(root)) and known.options == known.options_now():
             return known
         if torch.compiler.is_compiling():
             raise RuntimeError(
@@ -203,24 +197,25 @@ class FusedTime(nn.Module):
                 "call it once before it is compiled again."
             )
         step = trace(root, self._adapters, self._per_step, none)
-        self._graphs[(training, *none)] = step
+        self._graphs[(self.training, *none)] = step
         return step
 
-    def _ways(self, step: StepGraph, layers: dict[str, nn.Module]) -> list[tuple[Operation, nn.Module, How, str]]:
+    def _ways(self, step: StepGraph) -> list[tuple[Operation, nn.Module, How, str]]:
         found: list[tuple[Operation, nn.Module, How, str]] = []
         for node in step.layers:
-            module, seen = layers[node.name], self._seen.get(node.target, Seen())
+            module, seen = step.called[node.name], self._seen.get(node.target, Seen())
             way = way_of(module, step.calls[node.name], seen, self._adapters, self._exact)
             found.append((node, module, way.how, way.reason))
         return found
 
-    def _check_memories(self, root: nn.Module, step: StepGraph, layers: dict[str, nn.Module]) -> None:
+    def _check_memories(self, root: nn.Module, step: StepGraph) -> None:
         """A layer with a memory of its own that a step calls twice goes back and forth between its places."""
-        if len({*layers.values()}) == len(layers):
+        if len({*step.called.values()}) == len(step.called):
             return
         seen: set[nn.Module] = set()
-        for node, module, how, _ in self._ways(step, layers):
-            if how in ("folded", "once") or step.calls[node.name].carried or type(module) in folding.RANDOM:
+        for node, module, how, _ in self._ways(step):
+            has_none = type(module) in (*folding.RANDOM, *folding.SUMS)
+            if how in ("folded", "once") or step.calls[node.name].carried or has_none:
                 continue
             if module in seen:
                 raise refusal(
@@ -232,11 +227,9 @@ class FusedTime(nn.Module):
     def report(self) -> FuseReport:
         """How every layer runs, as things are now; functions only where they ran step by step."""
         root = self._root()
-        modules = _modules(root)
-        step = self._step(root, modules)
-        layers = {node.name: modules[node.target] for node in step.layers}
-        self._check_memories(root, step, layers)
-        ways = self._ways(step, layers)
+        step = self._step(root)
+        self._check_memories(root, step)
+        ways = self._ways(step)
         rows = [FuseRow(_path(root, n), type(m).__name__, how, reason) for n, m, how, reason in ways]
         rows += [FuseRow("", name, "step by step", "a function not known to be pointwise") for name in self._stepped]
         return FuseReport(tuple(rows))
@@ -248,16 +241,6 @@ class FusedTime(nn.Module):
         state = self.__dict__.copy()
         state.update(_graphs={}, _found=None)
         return state
-
-
-def _modules(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
-    """All modules by their paths, as things are now; a module under several, where `named_modules` names one."""
-    found = {prefix: module}
-    children = module._modules  # pyright: ignore[reportPrivateUsage] - what PyTorch's own, slower walk reads
-    for name, child in children.items():
-        if child is not None:
-            found.update(_modules(child, f"{prefix}.{name}" if prefix else name))
-    return found
 
 
 def _path(root: nn.Module, node: Operation) -> str:

@@ -103,18 +103,17 @@ def _way_of_neuron(module: nn.Module, call: Call, adapters: Sequence[Adapter]) -
 
 
 class Runner:
-    """Runs of ``step``, whose nodes call ``layers``, over time, ``at_once`` steps in a block."""
+    """Runs of ``step`` over time, ``at_once`` steps in a block."""
 
     def __init__(
         self,
         root: nn.Module,
         step: StepGraph,
-        layers: dict[str, nn.Module],
         adapters: Sequence[Adapter],
         exact: bool,
         at_once: AtOnce,
     ) -> None:
-        self.root, self.step, self.layers = root, step, layers
+        self.root, self.step = root, step
         self.adapters, self.exact, self.at_once = adapters, exact, at_once
         self.seen: dict[str, Seen] = {}
         self.stepped: list[str] = []
@@ -188,7 +187,7 @@ class Runner:
         return value
 
     def _layer(self, name: str, args: Any, kwargs: Any) -> Any:
-        module, call = self.layers[name], self.step.calls[name]
+        module, call = self.step.called[name], self.step.calls[name]
         if len(kwargs) > 1:
             kwargs = _in_order(module, kwargs)
         if name in self.states:

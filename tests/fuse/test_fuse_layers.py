@@ -150,7 +150,13 @@ class Nested(nn.Module):
 def test_nested_layers_that_are_replaced_or_switched_are_noticed():
     net = Nested().eval()
     fused, x = snn_lnm.fuse_time(net, exact=True), torch.randn(T, B, 5)
-    for change in (lambda: None, lambda: setattr(net, "again", nn.Linear(5, 5)), lambda: net.inner[1].train()):
+    changes = [
+        lambda: None,
+        lambda: setattr(net, "again", nn.Linear(5, 5)),
+        lambda: net.inner[1].train(),
+        lambda: setattr(net, "inner", nn.Sequential(nn.ReLU(), nn.Linear(5, 5))),
+    ]
+    for change in changes:
         change()
         got = []
         for run in (fused, lambda x: torch.stack([net(x_t) for x_t in x])):
