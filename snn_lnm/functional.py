@@ -131,12 +131,21 @@ def run(
     engines.check_name(backend)
     step = x.shape if single_step else x.shape[1:]
     source, steps = op.one_step(x, single_step)
-    key = _key(source, steps, state, parameters, backend, single_step, membrane, memory)
-    prepared = None if key is None else dynamics.prepared.get(key)
-    if prepared is not None:
-        start = _start(state or _NOTHING, parameters, step, x)
-        spikes, h, last = op.call(prepared, source, start, parameters)
-        return Output(spikes, h if membrane else start.v.new_empty(0), last)
+    given = state if type(state) is State else _NOTHING
+    place = key = None
+    if (state is None or given is state) and _are_plain(values := (source, *given, *parameters)):
+        options = (steps, single_step, membrane, backend)
+        if memory is FULL and x.is_cpu:
+            place = (step, x.dtype, *options)
+            if (number := dynamics.prepared.get(place)) is not None:
+                spikes, h, v, current = op.again(*values, number)
+                if spikes is not None:
+                    return Output(spikes, h, State(v, current))
+        key = _key(values, memory, *options)
+        if (prepared := dynamics.prepared.get(key)) is not None:
+            start = _start(given, parameters, step, x)
+            spikes, h, last = op.call(prepared, source, start, parameters)
+            return Output(spikes, h if membrane else start.v.new_empty(0), last)
     aligned = _checked_parameters(parameters, x, step)
     start = _start(_checked_state(state, parameters, x, step), parameters, step, x)
     if not single_step and x.shape[0] == 0:
@@ -150,12 +159,12 @@ def run(
     engine = engines.get(name, kept_dtype)
     if memory.recompute is not None and not single_step and not membrane and can_recompute():
         engine = recomputing(engine, memory.recompute)
-    elif key is not None and name != "reference":
+    elif key is not None and name != "reference" and source.is_contiguous():
         # What had to be converted is another tensor at each call.
-        given, checked = (*parameters, *(state or _NOTHING)), (*aligned, *start)
-        if all(a is None or b is None or a.dtype == b.dtype for a, b in zip(given, checked, strict=True)):
+        if all(a is None or a.dtype == b.dtype for a, b in zip((*parameters, *given), (*aligned, *start), strict=True)):
             prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
-            _remember(dynamics, key, prepared)
+            number = op.remember(prepared, source, start, parameters, membrane) if place and name == "cpp" else None
+            _remember(dynamics, key if number is None else place, prepared if number is None else number)
     spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
 
@@ -191,24 +200,23 @@ def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -
     return State(zeros(step, x) if v is None else v, current)
 
 
-def _key(
-    source: Tensor, steps: int, state: State | None, parameters: Parameters, *options: Any
-) -> tuple[Any, ...] | None:
+def _are_plain(values: tuple[Any, ...]) -> bool:
+    """Tensors are what they seem: no compiler, transform, mode or subclass, and no numbers in their place."""
+    if torch.compiler.is_compiling() or engines.transformed() or op.watched(values):
+        return False
+    return torch._C._get_tracing_state() is None  # pyright: ignore[reportPrivateUsage] - torch.jit.is_tracing, sooner
+
+
+def _key(values: tuple[Any, ...], *options: Any) -> tuple[Any, ...]:
     """All that the checks, the choice of the engine and what it prepares depend on; with it, the same call needs none.
 
-    But for values, and for sparse states and parameters, which the operators look at or refuse themselves. None where
-    tensors are not what they seem (compilers, transforms, subclasses, numbers), or have to be moved first.
+    But for values, and for sparse states and parameters, which the operators look at or refuse themselves.
     """
-    if state is not None and type(state) is not State:
-        return None
-    values = (source, *(state or _NOTHING), *parameters)
-    if torch.compiler.is_compiling() or engines.transformed() or op.watched(values) or not source.is_contiguous():
-        return None
     kinds = [None if value is None else (value.shape, value.dtype, value.device) for value in values]
-    return (torch.is_grad_enabled(), steps, *options, *kinds)
+    return (torch.is_grad_enabled(), values[0].is_contiguous(), *options, *kinds)
 
 
-def _remember(dynamics: Dynamics, key: tuple[Any, ...], prepared: op.Prepared) -> None:
+def _remember(dynamics: Dynamics, key: Any, prepared: op.Prepared | int) -> None:
     if len(dynamics.prepared) >= MOST_PREPARED:
         dynamics.prepared.clear()
     dynamics.prepared[key] = prepared

@@ -33,7 +33,9 @@ def test_the_second_call_is_the_first(problem, membrane, backend):
         with torch.set_grad_enabled(grad):
             law = functional.run(*problem, backend="reference")
             found = [functional.run(*problem, backend=backend, membrane=membrane) for _ in range(2)]
-        assert len(problem.dynamics.prepared) == (1 if grad else 2)
+        remembered = problem.dynamics.prepared.values()
+        by_number = any(type(call) is int for call in remembered)
+        assert len(remembered) == (1 if grad or by_number else 2)
         for out in found:
             assert identical(out.spikes, law.spikes) and identical(out.state.v, law.state.v)
             assert identical(out.membrane, law.membrane) if membrane else out.membrane.shape == (0,)

@@ -21,7 +21,7 @@ from snn_lnm.engines.held import held
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["Prepared", "call", "is_forward_mode", "one_step", "prepare", "run", "watched"]
+__all__ = ["Prepared", "again", "call", "is_forward_mode", "one_step", "prepare", "remember", "run", "watched"]
 
 View = tuple[tuple[int, ...], tuple[int, ...]] | None
 """Of a parameter: reshaped so, then expanded so; None: as it is."""
@@ -32,7 +32,9 @@ _OPTIONS = (
     "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
     "bool fire_at_threshold, bool gain_divides, bool smooth"
 )
-_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, ScalarType? membrane) -> (Tensor, Tensor, Tensor, Tensor)"
+_OF_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, ScalarType? membrane)"
+_FORWARD = f"{_OF_FORWARD} -> (Tensor, Tensor, Tensor, Tensor)"
+_AGAIN = f"(Tensor x, Tensor? v, Tensor? current, {_PARAMETERS}, int call) -> (Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
     f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool[5] need_parameters) "
@@ -49,6 +51,8 @@ _library = torch.library.Library("snn_lnm", "DEF")
 for _engine in _ENGINES:
     _library.define(f"forward.{_engine}{_FORWARD}")
     _library.define(f"backward.{_engine}{_BACKWARD}")
+_library.define(f"remember{_OF_FORWARD} -> int")  # the C++ engine's own, as the next
+_library.define(f"again{_AGAIN}")
 _FORWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.forward, name) for name in _ENGINES}
 _BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.backward, name) for name in _ENGINES}
 _OPS = {"forward": _FORWARDS, "backward": _BACKWARDS}
@@ -227,6 +231,18 @@ class Prepared(NamedTuple):
     views: tuple[View, ...]
     options: tuple[Any, ...]
     last_is_membrane: bool
+
+
+again: Callable[..., tuple[Tensor | None, Tensor, Tensor, Tensor | None]] = torch.ops.snn_lnm.again.default
+"""Of the C++ engine: tensors like those of a call that it remembers, and that call's number. None for spikes: unlike."""
+
+
+def remember(prepared: Prepared, x: Tensor, start: State, parameters: Parameters, membrane: bool) -> int | None:
+    """The number of such a call, for :data:`again`; None where parameters need views."""
+    if prepared.views is not _AS_THEY_ARE:
+        return None
+    wanted = STATE_DTYPE[x.dtype] if membrane else None
+    return torch.ops.snn_lnm.remember(x, *start, *parameters, *prepared.options[:-1], wanted)
 
 
 def _viewed(value: Tensor | None, view: View) -> Tensor | None:

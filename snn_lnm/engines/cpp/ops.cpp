@@ -1,75 +1,79 @@
 // The CPU kernels as PyTorch operators, snn_lnm::forward.cpp and snn_lnm::backward.cpp. Arguments are
 // those that op.py defines, already checked in Python.
-#include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <array>
 #include <functional>
 #include <limits>
-#include <optional>
 #include <string_view>
 #include <tuple>
 
 #include "backward.h"
+#include "call.h"
 #include "forward.h"
 #include "memory.h"
 #include "words.h"
 
 namespace lnm {
-namespace {
+Options::Options(const Tensor& coefficients, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
+                 std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
+                 at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
+                 bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth)
+    : inner(inner), held(held), single_step(single_step), dynamics{} {
+  TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), words("held must be a number of steps, 0 with single_step, got ", held, "."));
+  TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), words("no surrogate ", surrogate, "."));
+  TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
+  TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
+  dynamics.charge = charge == "drift" ? Charge::drift : charge == "map" ? Charge::map : Charge::residual;
+  dynamics.gain_divides = gain_divides;
+  dynamics.reset = reset == "hard"        ? Reset::hard
+                   : reset == "soft"      ? Reset::soft
+                   : reset == "none"      ? Reset::none
+                   : reset == "hard_next" ? Reset::hard_next
+                                          : Reset::soft_next;
+  dynamics.synapse = alpha.has_value();
+  dynamics.euler = alpha && synapse == "euler";
+  dynamics.surrogate = kSameFormula[surrogate];
+  std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
+  dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
+  TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, words("degree ", dynamics.degree, " is not in 0..8."));
+  dynamics.bounded = !domain.empty();
+  dynamics.line = extension == "line";
+  if (dynamics.bounded) {
+    dynamics.lo = domain[0], dynamics.hi = domain[1];
+  } else if (dynamics.degree > 1) {  // bounded by nothing: the same bits, by the kernels of the hosts' neurons
+    dynamics.bounded = dynamics.line = true;
+    dynamics.hi = std::numeric_limits<double>::infinity(), dynamics.lo = -dynamics.hi;
+  }
+  dynamics.detach_reset = detach_reset || dynamics.reset == Reset::none;
+  dynamics.fire_at_threshold = fire_at_threshold;
+  dynamics.smooth = smooth;
+}
 
-using at::Tensor;
-using Maybe = std::optional<Tensor>;
+namespace {
 
 struct Law {
   Tensor coefficients, threshold, v_reset, gain;
   Maybe alpha;
-  Dynamics dynamics;
+  const Dynamics& dynamics;
   Plan plan;
 
-  Law(const Tensor& x, const Tensor& coefficients, const Tensor& threshold, const Tensor& v_reset,
-      const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, int64_t held, std::string_view charge,
-      std::string_view reset, std::string_view synapse, int64_t surrogate, at::ArrayRef<double> surrogate_parameters,
-      at::ArrayRef<double> domain, std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth)
-      : coefficients(coefficients.contiguous()),
-        threshold(threshold.contiguous()),
-        v_reset(v_reset.contiguous()),
-        gain(gain.contiguous()),
-        alpha(alpha ? Maybe(alpha->contiguous()) : alpha),
-        dynamics{},
-        plan(held ? held : single_step ? 1 : x.size(0), x.numel() / std::max<int64_t>(1, single_step || held ? 1 : x.size(0)),
-             inner, groups(), held) {
-    dynamics.charge = charge == "drift" ? Charge::drift : charge == "map" ? Charge::map : Charge::residual;
-    dynamics.gain_divides = gain_divides;
-    dynamics.reset = reset == "hard"        ? Reset::hard
-                     : reset == "soft"      ? Reset::soft
-                     : reset == "none"      ? Reset::none
-                     : reset == "hard_next" ? Reset::hard_next
-                                            : Reset::soft_next;
-    TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), words("held must be a number of steps, 0 with single_step, got ", held, "."));
-    TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), words("no surrogate ", surrogate, "."));
-    TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
-    TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
-    dynamics.synapse = alpha.has_value();
-    dynamics.euler = alpha && synapse == "euler";
-    dynamics.surrogate = kSameFormula[surrogate];
-    std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
-    dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
-    dynamics.bounded = !domain.empty();
-    dynamics.line = extension == "line";
-    if (dynamics.bounded) {
-      dynamics.lo = domain[0], dynamics.hi = domain[1];
-    } else if (dynamics.degree > 1) {  // bounded by nothing: the same bits, by the kernels of the hosts' neurons
-      dynamics.bounded = dynamics.line = true;
-      dynamics.hi = std::numeric_limits<double>::infinity(), dynamics.lo = -dynamics.hi;
-    }
-    dynamics.detach_reset = detach_reset || dynamics.reset == Reset::none;
-    dynamics.fire_at_threshold = fire_at_threshold;
-    dynamics.smooth = smooth;
-    check_sizes(inner);
+  Law(const Inputs& in, const Options& options)
+      : coefficients(in.coefficients.contiguous()),
+        threshold(in.threshold.contiguous()),
+        v_reset(in.v_reset.contiguous()),
+        gain(in.gain.contiguous()),
+        alpha(in.alpha ? Maybe(in.alpha->contiguous()) : in.alpha),
+        dynamics(options.dynamics),
+        plan(steps(in.x, options), in.x.numel() / std::max<int64_t>(1, options.held ? 1 : steps(in.x, options)), options.inner,
+             groups(), options.held) {
+    check_sizes(options.inner);
     check_finite();
+  }
+
+  static int64_t steps(const Tensor& x, const Options& options) {
+    return options.held ? options.held : options.single_step ? 1 : x.size(0);
   }
 
   // Of spikes and membranes.
@@ -81,7 +85,6 @@ struct Law {
 
   // What would read or write beyond a tensor. Python says it in better words; the operators can be called without it.
   void check_sizes(int64_t inner) const {
-    TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, words("degree ", dynamics.degree, " is not in 0..8."));
     const std::initializer_list<int64_t> sizes = {coefficients.numel() / (dynamics.degree + 1), threshold.numel(),
                                                   v_reset.numel(), gain.numel(), alpha ? alpha->numel() : 1};
     for (int64_t size : sizes) {
@@ -136,16 +139,14 @@ Input<T> input(const Maybe& t) {
 }
 template <class T>
 Output<T> output(const Plan& plan, const Tensor& t) {
-  if (t.numel() == 0) return {};
+  if (!t.defined() || t.numel() == 0) return {};
   const Storage kept = storage(t.scalar_type());
   return {static_cast<char*>(t.mutable_data_ptr()), kept, streams(plan, t.numel(), t.const_data_ptr(), t.element_size())};
 }
 
-at::ScalarType arithmetic(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
-
 template <class T>
 T* pointer(const Tensor& t) {
-  return t.numel() ? t.mutable_data_ptr<T>() : nullptr;
+  return t.defined() && t.numel() ? t.mutable_data_ptr<T>() : nullptr;
 }
 template <class T>
 const T* pointer(const Maybe& t) {
@@ -177,34 +178,31 @@ bool is_expanded_zero(const Tensor& t) {
 }
 Maybe states(const Maybe& t) { return t && is_expanded_zero(*t) ? Maybe() : contiguous(t); }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward(
-    const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
-    const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
-    std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
-    at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth,
-    std::optional<at::ScalarType> membrane) {
-  const Tensor x = x_any.contiguous();
-  const Maybe v_start = states(v), c_start = states(current);
-  Law law(x, coefficients, threshold, v_reset, gain, alpha, inner, single_step, held, charge, reset, synapse, surrogate,
-          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
-  check_states(law.plan, v, current, alpha);
+}  // namespace
+
+Outputs forward(const Inputs& in, const Options& options, std::optional<at::ScalarType> membrane) {
+  const Tensor x = in.x.contiguous();
+  const Maybe v_start = states(in.v), c_start = states(in.current);
+  const Law law(in, options);
+  check_states(law.plan, in.v, in.current, in.alpha);
   check_membrane_type(x, membrane.value_or(arithmetic(x)));
   const auto state = x.options().dtype(arithmetic(x));
-  const bool membrane_is_last = membrane == arithmetic(x) && single_step && law.dynamics.state_is_membrane();
   const std::vector<int64_t> sizes = law.sizes(x);
-  Tensor spikes = allocate(sizes, x.options());
-  Tensor h = membrane ? allocate(sizes, x.options().dtype(*membrane)) : at::empty({0}, state);
-  Tensor last_v = membrane_is_last ? at::empty({0}, state) : at::empty(v.sizes(), state);
-  Tensor last_current = alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
+  Outputs out;
+  out.spikes = allocate(sizes, x.options());
+  if (membrane) out.h = allocate(sizes, x.options().dtype(*membrane));
+  if (membrane != arithmetic(x) || !options.membrane_is_last()) out.last_v = at::empty(in.v.sizes(), state);
+  if (in.alpha) out.last_current = at::empty(in.v.sizes(), state);
   dispatch(x.scalar_type(), [&](auto t) {
     using T = decltype(t);
     run_all(Forward<T>{law.plan, law.dynamics, law.pointers<T>(), input<T>(x), pointer<T>(v_start),
-                       pointer<T>(c_start), output<T>(law.plan, spikes), output<T>(law.plan, h), pointer<T>(last_v),
-                       pointer<T>(last_current)});
+                       pointer<T>(c_start), output<T>(law.plan, out.spikes), output<T>(law.plan, out.h),
+                       pointer<T>(out.last_v), pointer<T>(out.last_current)});
   });
-  return {spikes, h, last_v, last_current};
+  return out;
 }
+
+namespace {
 
 // Adds the tiles' partial sums in order: [groups, kSums].
 std::vector<double> reduce(const Plan& plan, const std::vector<double>& partial) {
@@ -235,35 +233,32 @@ Tensor gradient(const Plan& plan, const std::vector<double>& total, const Tensor
   return out;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
-    const Maybe& d_spikes_any, const Maybe& d_h_any, const Maybe& d_last_v_any, const Maybe& d_last_current_any,
-    const Tensor& x_any, const Tensor& v, const Maybe& current, const Tensor& h_any, const Tensor& coefficients,
-    const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
-    bool single_step, int64_t held, std::string_view charge, std::string_view reset, std::string_view synapse,
-    int64_t surrogate, at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain,
-    std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
-    std::array<bool, 5> need) {
-  const Maybe d_spikes = contiguous(d_spikes_any), d_h = contiguous(d_h_any), d_last_v = contiguous(d_last_v_any),
-              d_last_current = contiguous(d_last_current_any), v_start = states(v), c_start = states(current);
-  Law law(x_any, coefficients, threshold, v_reset, gain, alpha, inner, single_step, held, charge, reset, synapse, surrogate,
-          surrogate_parameters, domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
-  need[4] = need[4] && alpha;
+}  // namespace
+
+std::array<Tensor, 8> backward(const OutputGradients& d, const Inputs& in, const Tensor& h_any, const Options& options,
+                               bool need_state, std::array<bool, 5> need) {
+  const Maybe d_spikes = contiguous(d.spikes), d_h = contiguous(d.h), d_last_v = contiguous(d.last_v),
+              d_last_current = contiguous(d.last_current), v_start = states(in.v), c_start = states(in.current);
+  const Law law(in, options);
+  need[4] = need[4] && in.alpha;
   const bool need_parameters = std::any_of(need.begin(), need.end(), std::identity{});
   const bool need_currents = need[3] || need[4];  // the gradients of gain and alpha are sums over them
-  const Tensor x = need_currents ? x_any.contiguous() : x_any;
-  check_states(law.plan, v, current, alpha);
-  check_membrane_type(x_any, h_any.scalar_type());
+  const Tensor x = need_currents ? in.x.contiguous() : in.x;
+  check_states(law.plan, in.v, in.current, in.alpha);
+  check_membrane_type(x, h_any.scalar_type());
   const int64_t outputs = law.plan.steps * law.plan.neurons;
   TORCH_CHECK_VALUE(h_any.numel() == outputs, words("h has ", h_any.numel(), " values, the spikes ", outputs, "."));
-  check_gradient(d_spikes, x_any.scalar_type(), outputs);
-  check_gradient(d_h, arithmetic(x_any), outputs);
-  check_gradient(d_last_v, arithmetic(x_any), law.plan.neurons);
-  check_gradient(d_last_current, arithmetic(x_any), law.plan.neurons);
+  check_gradient(d_spikes, x.scalar_type(), outputs);
+  check_gradient(d_h, arithmetic(x), outputs);
+  check_gradient(d_last_v, arithmetic(x), law.plan.neurons);
+  check_gradient(d_last_current, arithmetic(x), law.plan.neurons);
   const Tensor h = h_any.contiguous();
   const auto state = x.options().dtype(arithmetic(x));
-  Tensor d_x = allocate(x.sizes(), x.options());
-  Tensor d_v = need_state ? at::empty(v.sizes(), state) : at::empty({0}, state);
-  Tensor d_current = need_state && alpha ? at::empty(v.sizes(), state) : at::empty({0}, state);
+  std::array<Tensor, 8> gradients;
+  auto& [d_x, d_v, d_current, d_coefficients, d_threshold, d_v_reset, d_gain, d_alpha] = gradients;
+  d_x = allocate(x.sizes(), x.options());
+  if (need_state) d_v = at::empty(in.v.sizes(), state);
+  if (need_state && in.alpha) d_current = at::empty(in.v.sizes(), state);
   const Plan& plan = law.plan;
   std::vector<double> partial(need_parameters ? plan.items() * plan.local_groups * kSums : 0, 0.0);
   dispatch(x.scalar_type(), [&](auto t) {
@@ -274,21 +269,58 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backw
                         pointer<T>(d_current), need_parameters ? partial.data() : nullptr,
                         need_state || (law.dynamics.state_is_membrane() && (need[1] || need[2])), need_currents});
   });
-  const auto total = need_parameters ? reduce(plan, partial) : std::vector<double>{};
-  auto of = [&](int which, const Tensor& parameter, int column, int count) {
-    return need[which] ? gradient(plan, total, parameter, column, count) : at::empty({0}, state);
-  };
-  return {d_x, d_v, d_current, of(0, coefficients, 0, law.dynamics.degree + 1), of(1, threshold, kMaxDegree + 1, 1),
-          of(2, v_reset, kMaxDegree + 2, 1), of(3, gain, kMaxDegree + 3, 1),
-          of(4, alpha ? *alpha : gain, kMaxDegree + 4, 1)};
+  if (!need_parameters) return gradients;
+  const auto total = reduce(plan, partial);
+  if (need[0]) d_coefficients = gradient(plan, total, in.coefficients, 0, law.dynamics.degree + 1);
+  if (need[1]) d_threshold = gradient(plan, total, in.threshold, kMaxDegree + 1, 1);
+  if (need[2]) d_v_reset = gradient(plan, total, in.v_reset, kMaxDegree + 2, 1);
+  if (need[3]) d_gain = gradient(plan, total, in.gain, kMaxDegree + 3, 1);
+  if (need[4]) d_alpha = gradient(plan, total, *in.alpha, kMaxDegree + 4, 1);
+  return gradients;
+}
+
+namespace {
+
+// An operator gives a tensor for everything.
+Tensor or_empty(const Tensor& t, const Tensor& x) {
+  return t.defined() ? t : at::empty({0}, x.options().dtype(arithmetic(x)));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward_op(
+    const Tensor& x, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
+    const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
+    std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
+    at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
+    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth,
+    std::optional<at::ScalarType> membrane) {
+  const Options options(coefficients, alpha, inner, single_step, held, charge, reset, synapse, surrogate, surrogate_parameters,
+                        domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
+  const Outputs out = forward({x, v, current, coefficients, threshold, v_reset, gain, alpha}, options, membrane);
+  return {out.spikes, or_empty(out.h, x), or_empty(out.last_v, x), or_empty(out.last_current, x)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward_op(
+    const Maybe& d_spikes, const Maybe& d_h, const Maybe& d_last_v, const Maybe& d_last_current,
+    const Tensor& x, const Tensor& v, const Maybe& current, const Tensor& h, const Tensor& coefficients,
+    const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
+    bool single_step, int64_t held, std::string_view charge, std::string_view reset, std::string_view synapse,
+    int64_t surrogate, at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain,
+    std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
+    std::array<bool, 5> need) {
+  const Options options(coefficients, alpha, inner, single_step, held, charge, reset, synapse, surrogate, surrogate_parameters,
+                        domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
+  std::array<Tensor, 8> found = backward({d_spikes, d_h, d_last_v, d_last_current},
+                                         {x, v, current, coefficients, threshold, v_reset, gain, alpha}, h, options, need_state, need);
+  for (Tensor& gradient : found) gradient = or_empty(gradient, x);
+  return std::tuple_cat(found);
 }
 
 }  // namespace
 }  // namespace lnm
 
 TORCH_LIBRARY_IMPL(snn_lnm, CPU, m) {
-  m.impl("forward.cpp", &lnm::forward);
-  m.impl("backward.cpp", &lnm::backward);
+  m.impl("forward.cpp", &lnm::forward_op);
+  m.impl("backward.cpp", &lnm::backward_op);
 }
 
 TORCH_LIBRARY_FRAGMENT(snn_lnm_cpp, m) {
