@@ -133,7 +133,8 @@ def run(
     source, steps = op.one_step(x, single_step)
     given = state if type(state) is State else _NOTHING
     place = key = None
-    if (state is None or given is state) and _are_plain(values := (source, *given, *parameters)):
+    values = (source, *given, *parameters)
+    if (state is None or given is state) and _are_plain(values):
         options = (steps, single_step, membrane, backend)
         if memory is FULL and x.is_cpu:
             place = (step, x.dtype, *options)
@@ -159,12 +160,10 @@ def run(
     engine = engines.get(name, kept_dtype)
     if memory.recompute is not None and not single_step and not membrane and can_recompute():
         engine = recomputing(engine, memory.recompute)
-    elif key is not None and name != "reference" and source.is_contiguous():
-        # What had to be converted is another tensor at each call.
-        if all(a is None or a.dtype == b.dtype for a, b in zip((*parameters, *given), (*aligned, *start), strict=True)):
-            prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
-            number = op.remember(prepared, source, start, parameters, membrane) if place and name == "cpp" else None
-            _remember(dynamics, key if number is None else place, prepared if number is None else number)
+    elif key is not None and name != "reference" and source.is_contiguous() and not _converted(values, aligned, start):
+        prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
+        number = op.remember(prepared, source, start, parameters, membrane) if place and name == "cpp" else None
+        _remember(dynamics, key if number is None else place, prepared if number is None else number)
     spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
 
@@ -204,7 +203,7 @@ def _are_plain(values: tuple[Any, ...]) -> bool:
     """Tensors are what they seem: no compiler, transform, mode or subclass, and no numbers in their place."""
     if torch.compiler.is_compiling() or engines.transformed() or op.watched(values):
         return False
-    return torch._C._get_tracing_state() is None  # pyright: ignore[reportPrivateUsage] - torch.jit.is_tracing, sooner
+    return not torch._C._is_tracing()  # pyright: ignore[reportPrivateUsage] - torch.jit.is_tracing, sooner
 
 
 def _key(values: tuple[Any, ...], *options: Any) -> tuple[Any, ...]:
@@ -214,6 +213,12 @@ def _key(values: tuple[Any, ...], *options: Any) -> tuple[Any, ...]:
     """
     kinds = [None if value is None else (value.shape, value.dtype, value.device) for value in values]
     return (torch.is_grad_enabled(), values[0].is_contiguous(), *options, *kinds)
+
+
+def _converted(values: tuple[Any, ...], aligned: Parameters, start: State) -> bool:
+    """Something is another tensor at each call, in the dtype of the arithmetic."""
+    used: tuple[Any, ...] = (*start, *aligned)
+    return any(a is not None and a.dtype != b.dtype for a, b in zip(values[1:], used, strict=True))
 
 
 def _remember(dynamics: Dynamics, key: Any, prepared: op.Prepared | int) -> None:

@@ -2,12 +2,15 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from hypothesis import given
+import torch.autograd.forward_ad as fwAD
+from hypothesis import given as forall
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from snn_lnm import Memory, functional
 from snn_lnm.parameters import Dynamics, Parameters, State
@@ -26,7 +29,7 @@ def run(x, state, parameters, dynamics, **options):
     return functional.run(x, state, parameters, dynamics, backend="cpp", **options)
 
 
-@given(problems(dtype=torch.float32), st.booleans(), st.sampled_from(["cpp", "auto"]))
+@forall(problems(dtype=torch.float32), st.booleans(), st.sampled_from(["cpp", "auto"]))
 def test_the_second_call_is_the_first(problem, membrane, backend):
     """Whatever the layout of the parameters; and no call but one like the first is remembered."""
     for grad in (True, False):
@@ -43,7 +46,7 @@ def test_the_second_call_is_the_first(problem, membrane, backend):
             assert law.state.current is None or identical(out.state.current, law.state.current)
 
 
-@given(problems(dtype=torch.float32), st.integers(1, 4))
+@forall(problems(dtype=torch.float32), st.integers(1, 4))
 def test_a_held_input_is_remembered_as_one(problem, steps):
     problem = problem._replace(x=problem.x[:1].expand(steps, *problem.x.shape[1:]))
     law = functional.run(*problem, backend="reference")
@@ -85,15 +88,21 @@ UNLIKE = {
 }
 
 
+WAYS = {"by number": {}, "by key": {"memory": Memory(dtype=torch.bfloat16)}}
+"""How a call is found again. The other dtype of a membrane that is not asked for is reason enough for the second."""
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", UNLIKE)
-def test_a_call_unlike_the_first_is_refused_as_ever(name):
+def test_a_call_unlike_the_first_is_refused_as_ever(name, way):
     kind, arguments, options = UNLIKE[name]
-    dynamics = Dynamics()
+    dynamics, options = Dynamics(), {"membrane": False, **WAYS[way], **options}
     with pytest.raises(kind) as alone:
         run(*arguments, dynamics, **options)
     assert not dynamics.prepared or name == "infinite coefficients"
     for _ in range(2):
-        run(X, START, numbers(), dynamics)
+        run(X, START, numbers(), dynamics, membrane=False, **WAYS[way])
+    assert {type(call) is int for call in dynamics.prepared.values()} == {way == "by number"}
     with pytest.raises(kind) as after:
         run(*arguments, dynamics, **options)
     assert str(after.value) == str(alone.value)
@@ -182,3 +191,107 @@ def test_few_calls_are_remembered():
     for batch in range(1, 2 * functional.MOST_PREPARED):
         run(torch.zeros(1, batch, 1), None, numbers(), dynamics)
         assert 0 < len(dynamics.prepared) <= functional.MOST_PREPARED
+
+
+def leaves(values):
+    return [None if value is None else value.detach().clone().requires_grad_() for value in values]
+
+
+@forall(problems(dtype=torch.float32), st.tuples(*[st.booleans()] * 4), st.tuples(*[st.booleans()] * 8), st.booleans())
+def test_the_second_call_has_the_first_s_gradients(problem, asked, needed, membrane):
+    """Of spikes, membranes and last states, in whatever tensors ask for one."""
+    found = []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        x, v, current, *parameters = given = leaves((problem.x, *problem.state, *problem.parameters))
+        for value, need in zip(given, needed, strict=True):
+            if value is not None:
+                value.requires_grad_(need)
+        out = run(x, State(v, current), Parameters(*parameters), problem.dynamics, membrane=membrane)
+        outputs = [out.spikes, out.membrane, *out.state]
+        chosen = [y for y, ask in zip(outputs, asked, strict=True) if ask and y is not None and y.requires_grad]
+        wanted = [value for value in given if value is not None and value.requires_grad]
+        weights = [torch.rand(y.shape, generator=generator.manual_seed(y.dim())) for y in chosen]
+        found.append(torch.autograd.grad(chosen, wanted, weights, allow_unused=True) if chosen and wanted else ())
+    for first, second in zip(*found, strict=True):
+        assert (first is None) == (second is None)
+        assert first is None or identical(first, second)
+
+
+def test_a_second_derivative_is_refused_as_ever():
+    dynamics, x = Dynamics(), X.clone().requires_grad_()
+    words = []
+    for _ in range(2):
+        (gradient,) = torch.autograd.grad(run(x, None, numbers(), dynamics).membrane.sum(), x, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no second derivative") as refusal:
+            gradient.sum().backward()
+        words.append(str(refusal.value).splitlines()[0])
+    assert words[0] == words[1]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, for its first dual number
+def test_a_tangent_is_refused_as_ever():
+    dynamics = Dynamics()
+    run(X, None, numbers(), dynamics)
+    with fwAD.dual_level(), pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        run(fwAD.make_dual(X, X), None, numbers(), dynamics)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_tracing_is_no_call_like_the_first():
+    """`torch.jit.trace` would write the number into a program that other processes load."""
+    dynamics, words = Dynamics(), []
+    for _ in range(2):
+        with pytest.raises(TypeError) as refusal:
+            torch.jit.trace(lambda x: run(x, None, numbers(), dynamics).spikes, X)
+        words.append(str(refusal.value))
+        run(X, None, numbers(), dynamics)
+    assert words[0] == words[1]
+
+
+def test_a_backward_pass_that_is_watched_shows_the_operator():
+    dynamics, seen = Dynamics(), []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    x = X.clone().requires_grad_()
+    gradients = []
+    for _ in range(2):
+        spikes = run(x, None, numbers(), dynamics).spikes.sum()
+        with Watch():
+            gradients.append(torch.autograd.grad(spikes, x)[0])
+    assert seen.count(torch.ops.snn_lnm.backward.cpp) == 2 and torch.equal(*gradients)
+
+
+def test_odd_views_of_the_same_shape_are_looked_at_anew():
+    """A negative view, which only its key tells apart, and an input in another order."""
+    dynamics = Dynamics()
+    run(X, START, numbers(), dynamics)
+    for x in (torch._neg_view(-X), X.transpose(0, 2).contiguous().transpose(0, 2)):
+        expected = functional.run(X, START, numbers(), Dynamics(), backend="reference")
+        for _ in range(2):
+            assert identical(run(x, START, numbers(), dynamics).membrane, expected.membrane)
+    v = torch._neg_view(-START.v)
+    assert identical(run(X, State(v), numbers(), dynamics).membrane, expected.membrane)
+
+
+def test_threads_remember_together():
+    def work(seed):
+        dynamics = Dynamics("map", "soft", domain=(-2.0, 2.0))
+        x = X + 0.125 * seed
+        law = functional.run(x, None, numbers(), dynamics, backend="reference")
+        return all(identical(run(x, None, numbers(), dynamics).membrane, law.membrane) for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(64)))
+
+
+def test_equal_calls_have_one_number():
+    many = [Dynamics("residual", "soft", domain=(-2.0, edge)) for edge in (1.0, 2.0, 1.0)]
+    for dynamics in many:
+        run(X, None, numbers(), dynamics)
+    first, other, third = ([*dynamics.prepared.values()] for dynamics in many)
+    assert first == third != other

@@ -234,7 +234,7 @@ class Prepared(NamedTuple):
 
 
 again: Callable[..., tuple[Tensor | None, Tensor, Tensor, Tensor | None]] = torch.ops.snn_lnm.again.default
-"""Of the C++ engine: tensors like those of a call that it remembers, and that call's number. None for spikes: unlike."""
+"""Of the C++ engine: the forward pass of tensors like those of the call of that number; None for spikes if unlike."""
 
 
 def remember(prepared: Prepared, x: Tensor, start: State, parameters: Parameters, membrane: bool) -> int | None:

@@ -21,6 +21,13 @@ ALONE = "tests/test_engines.py::test_a_gradient_does_not_depend_on_what_else_is_
 SECOND = "tests/test_engines.py::test_second_derivative_is_refused"
 DUAL = "tests/test_engines.py::test_forward_mode_is_refused"
 KEPT_NOTHING = "tests/test_engines.py::test_an_operator_that_kept_no_membrane_says_so"
+UNLIKE = "tests/test_prepared.py::test_a_call_unlike_the_first_is_refused_as_ever"
+ODD = "tests/test_prepared.py::test_odd_views_of_the_same_shape_are_looked_at_anew"
+LIKE = "tests/test_prepared.py::test_the_second_call_is_the_first"
+LIKE_GRADIENTS = "tests/test_prepared.py::test_the_second_call_has_the_first_s_gradients"
+WATCHED = "tests/test_prepared.py::test_a_backward_pass_that_is_watched_shows_the_operator"
+SECOND_AGAIN = "tests/test_prepared.py::test_a_second_derivative_is_refused_as_ever"
+NUMBERS = "tests/test_prepared.py::test_equal_calls_have_one_number"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -36,8 +43,12 @@ def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, "snn_lnm/engines/cpp/ops.cpp", old, new, tests or (BITS,))
 
 
-def derivative(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"autograd: {why}", "snn_lnm/engines/cpp/autograd.cpp", old, new, tests or (GRADIENTS,))
+def derivative(why: str, old: str, new: str, *tests: str, file: str = "autograd.cpp") -> Mutant:
+    return Mutant(f"autograd: {why}", f"snn_lnm/engines/cpp/{file}", old, new, tests or (GRADIENTS,))
+
+
+def again(why: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"again: {why}", "snn_lnm/engines/cpp/again.cpp", old, new, tests or (UNLIKE,))
 
 
 def pool(why: str, old: str, new: str) -> Mutant:
@@ -53,20 +64,39 @@ MUTANTS = [
         "for (size_t i = 3; i < kTensors; ++i) of_parameters.push_back(i > 3 && needs[i]);",
         REPEATED,
     ),
-    derivative("an absent tensor has an edge", "saved[i].defined() && ctx->needs", "ctx->needs"),
-    derivative("the input is not kept for the gain", "!gain.requires_grad() && ", ""),
-    derivative("nor for the synapse", "!(alpha && alpha->requires_grad())", "true", ALONE),
+    derivative("an absent tensor has an edge", "saved[i].defined() && ctx->needs", "ctx->needs", file="autograd.h"),
+    derivative("the input is not kept for the gain", "gain.requires_grad() || ", ""),
+    derivative("nor for the synapse", "(alpha && alpha->requires_grad())", "false", ALONE),
     derivative(
         "the gradient of the last membrane is dropped", "last_v_is_membrane ? Tensor() : d_outputs[2]", "Tensor()"
     ),
     derivative(
         "the gradient of the last current is dropped", "saved[2].defined() ? d_outputs[3] : Tensor()", "Tensor()"
     ),
-    derivative("the gradient of the membrane is dropped", "push(d_outputs[1]);", "push(Tensor());"),
+    derivative("the gradient of the membrane is dropped", "{d_outputs[0], d_outputs[1],", "{d_outputs[0], Tensor(),"),
     derivative("gradients nobody asked for come back", "if (!needs[i]) gradients[i] = Tensor();", ""),
     derivative("second derivatives are silently zero", "if (differentiated(call)) {", "if (false) {", SECOND),
-    derivative("forward mode loses its tangent", "std::none_of(in.begin(), in.end(), is_dual)", "true", DUAL),
+    derivative("forward mode loses its tangent", "value.isTensor() && is_dual(", "false && is_dual(", DUAL),
     derivative("a call without a membrane goes back", "h.defined(), ", "true, ", KEPT_NOTHING),
+    # ---- again.cpp
+    again("any dtype fits", "in.x.scalar_type() != type || ", ""),
+    again("any step fits", "in.x.sizes().slice(is_sequence) == step && ", ""),
+    again("any order of dimensions fits", "in.x.is_contiguous() && ", "", ODD),
+    again("any view fits", "(t.key_set() - autograd) == (zero.key_set() - autograd)", "true", ODD),
+    again("any start fits", "fits(in.v, arithmetic, step) && ", ""),
+    again("any current fits", "in.alpha.has_value() == in.current.has_value() &&", "true &&"),
+    again("any coefficients fit", "fits(in.coefficients, arithmetic, parameters[0]) && ", ""),
+    again("any threshold fits", "fits(in.threshold, arithmetic, parameters[1]) &&", "true &&"),
+    again("a watched backward pass is not seen", "!c10::impl::dispatch_mode_enabled() &&", "true &&", WATCHED),
+    again("a second derivative is lost", "return !c10::GradMode::is_enabled() && ", "return ", SECOND_AGAIN),
+    again("all calls are one", "options == other.options && ", "", NUMBERS),
+    again("the gradient of the membrane is dropped", "d[1] = *next++;", "++next;", LIKE_GRADIENTS),
+    again("the gradient of the last state is dropped", "d[2] = *next++;", "++next;", LIKE_GRADIENTS),
+    again("the gradient of the current is dropped", "d[3] = *next++;", "++next;", LIKE_GRADIENTS),
+    again("gradients of the state are not asked for", "needs[1] || needs[2], {", "needs[2], {", LIKE_GRADIENTS),
+    again(
+        "the membrane is given unasked", "call.membrane ? out.h : at::empty({0}, call.zero.options())", "out.h", LIKE
+    ),
     kernels(
         "the last membrane's gradient passes a reset",
         "d_last_v && dynamics.reset == Reset::hard_next;",
@@ -212,16 +242,17 @@ MUTANTS = [
         "TORCH_CHECK_VALUE(true || finite,",
         "tests/test_bad_input.py::test_error",
     ),
-    ops(
+    kernels(
         "a float64 input has a float32 state",
         "x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }",
         "at::kFloat; }",
+        file="call.h",
     ),
     ops("the currents are not recomputed for the gain", "need[3] || need[4];", "need[4];", GRADIENTS),
     ops(
-        "gain and v_reset swap their gradients",
-        "of(2, v_reset, kMaxDegree + 2, 1), of(3, gain, kMaxDegree + 3, 1)",
-        "of(2, v_reset, kMaxDegree + 3, 1), of(3, gain, kMaxDegree + 2, 1)",
+        "v_reset has the gain's gradient",
+        "in.v_reset, kMaxDegree + 2, 1)",
+        "in.v_reset, kMaxDegree + 3, 1)",
         GRADIENTS,
     ),
     ops(

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
 
 #include <deque>
@@ -117,7 +118,8 @@ class Again : public torch::autograd::Function<Again> {
   // Nobody watches, and nobody asks for a second derivative (which there is none: the operator says so).
   static bool is_ordinary(const Call& call, const std::array<Tensor, 4>& d, const variable_list& saved) {
     const auto is_plain = [&](const Tensor& t) { return !t.defined() || call.is_plain(t); };
-    return !c10::GradMode::is_enabled() && std::all_of(d.begin(), d.end(), is_plain) && std::all_of(saved.begin(), saved.end(), is_plain);
+    return !c10::GradMode::is_enabled() && !c10::impl::dispatch_mode_enabled() &&
+           std::all_of(d.begin(), d.end(), is_plain) && std::all_of(saved.begin(), saved.end(), is_plain);
   }
 
   static variable_list directly(const Call& call, const std::array<Tensor, 4>& d, const variable_list& saved,
