@@ -201,9 +201,7 @@ def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -
 
 def _are_plain(values: tuple[Any, ...]) -> bool:
     """Tensors are what they seem: no compiler, transform, mode or subclass, and no numbers in their place."""
-    if torch.compiler.is_compiling() or engines.transformed() or op.watched(values):
-        return False
-    return not torch._C._is_tracing()  # pyright: ignore[reportPrivateUsage] - torch.jit.is_tracing, sooner
+    return not (torch.compiler.is_compiling() or engines.transformed() or op.watched(values))
 
 
 def _key(values: tuple[Any, ...], *options: Any) -> tuple[Any, ...]:

@@ -124,6 +124,12 @@ def test_gradients_after_a_call_without():
     assert found[0][0].any() and torch.equal(found[0][0], found[1][0])
 
 
+def test_a_membrane_is_given_where_it_is_asked_for():
+    dynamics = Dynamics()
+    for membrane in (True, False, True, False):
+        assert run(X, None, numbers(), dynamics, membrane=membrane).membrane.numel() == membrane * X.numel()
+
+
 def test_memory_kept_in_bfloat16_is_remembered_apart():
     """Which a gradient shows, and a recomputed one is none of these."""
     dynamics, x = Dynamics("map", "soft"), X.clone().requires_grad_()
@@ -139,20 +145,22 @@ def test_memory_kept_in_bfloat16_is_remembered_apart():
     assert torch.equal(gradient(Memory(recompute=2)), full) and len(dynamics.prepared) == 2
 
 
-def test_parameters_that_are_converted_are_converted_again():
+@pytest.mark.parametrize("way", WAYS)
+def test_parameters_that_are_converted_are_converted_again(way):
     dynamics, given = Dynamics(), numbers(torch.bfloat16)
     for value in (0.5, 0.25):
         given.coefficients.fill_(value)
         expected = functional.run(X, None, Parameters(*(p.float() for p in given[:4])), Dynamics(), backend="reference")
-        assert identical(run(X, None, given, dynamics).membrane, expected.membrane)
+        assert identical(run(X, None, given, dynamics, **WAYS[way]).state.v, expected.state.v)
 
 
-def test_states_that_are_converted_are_converted_again():
+@pytest.mark.parametrize("way", WAYS)
+def test_states_that_are_converted_are_converted_again(way):
     dynamics, start = Dynamics(), torch.empty(2, 4, dtype=torch.bfloat16)
     for value in (0.5, 0.25):
         start.fill_(value)
         expected = functional.run(X, State(start.float()), numbers(), Dynamics(), backend="reference")
-        assert identical(run(X, State(start), numbers(), dynamics).membrane, expected.membrane)
+        assert identical(run(X, State(start), numbers(), dynamics, **WAYS[way]).state.v, expected.state.v)
 
 
 def test_parameters_changed_in_place_count():
@@ -171,10 +179,11 @@ def test_a_mode_sees_shapes_only():
     assert type(out.spikes).__name__ == "FakeTensor" and out.spikes.shape == (3, 2, 4)
 
 
-def test_a_transform_runs_on_the_reference():
+@pytest.mark.parametrize("way", WAYS)
+def test_a_transform_runs_on_the_reference(way):
     dynamics = Dynamics()
-    functional.run(X, None, numbers(), dynamics)
-    gradient = torch.func.grad(lambda x: functional.run(x, None, numbers(), dynamics).spikes.sum())(X)
+    functional.run(X, None, numbers(), dynamics, **WAYS[way])
+    gradient = torch.func.grad(lambda x: functional.run(x, None, numbers(), dynamics, **WAYS[way]).spikes.sum())(X)
     assert gradient.any()
 
 
@@ -237,18 +246,6 @@ def test_a_tangent_is_refused_as_ever():
         run(fwAD.make_dual(X, X), None, numbers(), dynamics)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
-def test_tracing_is_no_call_like_the_first():
-    """`torch.jit.trace` would write the number into a program that other processes load."""
-    dynamics, words = Dynamics(), []
-    for _ in range(2):
-        with pytest.raises(TypeError) as refusal:
-            torch.jit.trace(lambda x: run(x, None, numbers(), dynamics).spikes, X)
-        words.append(str(refusal.value))
-        run(X, None, numbers(), dynamics)
-    assert words[0] == words[1]
-
-
 def test_a_backward_pass_that_is_watched_shows_the_operator():
     dynamics, seen = Dynamics(), []
 
@@ -295,3 +292,30 @@ def test_equal_calls_have_one_number():
         run(X, None, numbers(), dynamics)
     first, other, third = ([*dynamics.prepared.values()] for dynamics in many)
     assert first == third != other
+
+
+SYNAPSE = State(START.v, START.v), numbers()._replace(alpha=torch.tensor(0.5))
+TENSORS = ("x", "v", "current", *Parameters._fields)
+ODD = {
+    "x": [X.double(), X[:, :1], X[:0], X[0], torch.zeros(()), X.transpose(0, 2).contiguous().transpose(0, 2)],
+    "v": [START.v.double(), START.v[:1], START.v.to("meta")],
+    "current": [START.v.double(), START.v[0], START.v.to_sparse()],
+    "coefficients": [torch.zeros(3), torch.zeros(4, dtype=torch.float64), torch.zeros(4, 4)],
+    **{name: [torch.ones(3), torch.ones((), dtype=torch.float64)] for name in Parameters._fields[1:]},
+}
+CASES = [(name, value) for name, values in ODD.items() for value in values]
+
+
+@pytest.mark.parametrize("name, value", CASES, ids=[f"{name}-{i}" for i, (name, _) in enumerate(CASES)])
+def test_the_operator_takes_nothing_that_does_not_fit(name, value):
+    """Whoever calls it: what it reads beyond a tensor would be anything."""
+    dynamics, (state, parameters) = Dynamics(), SYNAPSE
+    expected = run(X, state, parameters, dynamics)
+    (number,) = dynamics.prepared.values()
+    tensors = dict(zip(TENSORS, (X, *state, *parameters), strict=True))
+    assert identical(torch.ops.snn_lnm.again(*tensors.values(), number)[0], expected.spikes)
+    assert torch.ops.snn_lnm.again(*(tensors | {name: value}).values(), number)[0] is None
+    assert torch.ops.snn_lnm.again(*(tensors | {"alpha": None, "current": None}).values(), number)[0] is None
+    assert torch.ops.snn_lnm.again(*(tensors | {"alpha": None}).values(), number)[0] is None
+    with pytest.raises(IndexError):
+        torch.ops.snn_lnm.again(*tensors.values(), 10**6)
