@@ -126,23 +126,20 @@ def run(
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
     ``membrane`` the one returned is empty, `[0]`.
     """
+    if memory is FULL and not torch.compiler.is_compiling():
+        known = _again(x, state, parameters, dynamics, (single_step, membrane, backend))
+        if known is not None:
+            return known
     check_input(x)
     check_memory(memory)
     engines.check_name(backend)
     step = x.shape if single_step else x.shape[1:]
     source, steps = op.one_step(x, single_step)
     given = state if type(state) is State else _NOTHING
-    place = key = None
     values = (source, *given, *parameters)
+    key = None
     if (state is None or given is state) and _are_plain(values):
-        options = (steps, single_step, membrane, backend)
-        if memory is FULL and x.is_cpu:
-            place = (step, x.dtype, *options)
-            if (number := dynamics.prepared.get(place)) is not None:
-                spikes, h, v, current = op.again(*values, number)
-                if spikes is not None:
-                    return Output(spikes, h, State(v, current))
-        key = _key(values, memory, *options)
+        key = _key(values, memory, steps, single_step, membrane, backend)
         if (prepared := dynamics.prepared.get(key)) is not None:
             start = _start(given, parameters, step, x)
             spikes, h, last = op.call(prepared, source, start, parameters)
@@ -162,10 +159,42 @@ def run(
         engine = recomputing(engine, memory.recompute)
     elif key is not None and name != "reference" and source.is_contiguous() and not _converted(values, aligned, start):
         prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
-        number = op.remember(prepared, source, start, parameters, membrane) if place and name == "cpp" else None
-        _remember(dynamics, key if number is None else place, prepared if number is None else number)
+        number = (
+            op.remember(prepared, source, start, parameters, membrane) if memory is FULL and name == "cpp" else None
+        )
+        if number is None:
+            _remember(dynamics, key, prepared)
+        else:
+            _remember(dynamics, _place(step, x, steps, (single_step, membrane, backend)), number)
     spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
+
+
+def _again(
+    x: Tensor, state: State | None, parameters: Parameters, dynamics: Dynamics, options: tuple[bool, bool, Any]
+) -> Output | None:
+    """What a call gives that the C++ engine knows by a number; None if it does not, for whatever reason.
+
+    Of the checks only those that the operator does not make itself: it is there for speed.
+    """
+    if not dynamics.prepared or not (state is None or type(state) is State):
+        return None
+    values = (x, *(state or _NOTHING), *parameters)
+    if not (isinstance(cast(object, x), Tensor) and isinstance(options[2], str) and _are_plain(values)):
+        return None
+    if not x.is_cpu or x.is_nested or x.layout != torch.strided:
+        return None
+    source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, options[0])
+    number = dynamics.prepared.get(_place(x.shape if options[0] else x.shape[1:], x, steps, options))
+    if number is None:
+        return None
+    spikes, h, v, current = op.again(source, *values[1:], number)
+    return None if spikes is None else Output(spikes, h, State(v, current))
+
+
+def _place(step: torch.Size, x: Tensor, steps: int, options: tuple[bool, bool, Any]) -> tuple[Any, ...]:
+    """Where such a number is: what the operator does not compare."""
+    return (step, x.dtype, steps, *options)
 
 
 def _checked_parameters(parameters: Parameters, x: Tensor, step: torch.Size) -> Parameters:

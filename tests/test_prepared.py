@@ -62,6 +62,7 @@ DOUBLE = numbers(torch.float64)
 UNLIKE = {
     "the input's dtype": (TypeError, (X.double(), START, numbers()), {}),
     "an integer input": (TypeError, (X.long(), START, numbers()), {}),
+    "no input": (TypeError, (None, START, numbers()), {}),
     "a sparse input": (TypeError, (X.to_sparse(), START, numbers()), {}),
     "the input's shape": (ValueError, (X[:, :1], START, numbers()), {}),
     "one step": (ValueError, (X, START, numbers()), {"single_step": True}),
@@ -100,12 +101,23 @@ def test_a_call_unlike_the_first_is_refused_as_ever(name, way):
     with pytest.raises(kind) as alone:
         run(*arguments, dynamics, **options)
     assert not dynamics.prepared or name == "infinite coefficients"
-    for _ in range(2):
-        run(X, START, numbers(), dynamics, membrane=False, **WAYS[way])
+    for state in (START, None, START):
+        run(X, state, numbers(), dynamics, membrane=False, **WAYS[way])
     assert {type(call) is int for call in dynamics.prepared.values()} == {way == "by number"}
     with pytest.raises(kind) as after:
         run(*arguments, dynamics, **options)
     assert str(after.value) == str(alone.value)
+
+
+# PyTorch's own: that it may still change how these lie in memory.
+@pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["nested", "compressed"])
+def test_an_input_that_cannot_be_asked_how_it_lies(kind):
+    dynamics = Dynamics()
+    run(X, START, numbers(), dynamics)
+    x = torch.nested.nested_tensor([*X]) if kind == "nested" else X.to_sparse_csr()
+    with pytest.raises(TypeError, match="expected a dense"):
+        run(x, START, numbers(), dynamics)
 
 
 @pytest.mark.parametrize("backend", ["gpu", ["cpp"]])
