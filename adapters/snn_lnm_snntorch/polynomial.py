@@ -216,13 +216,9 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
-
-        def start(state: Tensor) -> Tensor:
-            if state.shape != shape:
-                return functional.zeros(shape, x)  # one of another shape restarts, as in the host
-            return state if state.dtype == dtype else state.to(dtype)
-
-        law = Law(State(*map(start, reversed(states))), self._numbers(dtype, len(shape), alpha), self._dynamics())
+        # A state of another shape restarts, as in the host.
+        start = [functional.zeros(shape, x) if state.shape != shape else state.to(dtype) for state in states[::-1]]
+        law = Law(State(*start), self._numbers(dtype, len(shape), alpha), self._dynamics())
         out = functional.run(
             x, *law, backend=self.backend, single_step=single_step, membrane=membrane, memory=self.memory
         )
@@ -257,12 +253,13 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
 
     def _check_call(self, x: Tensor, **states: Tensor | None) -> None:
         """Everything that can be wrong, before any state changes."""
-        given = [name for name, value in states.items() if value is not None]
-        if given and self.init_hidden:
-            raise TypeError(f"`{given[0]}` should not be passed as an argument while `init_hidden=True`")
-        for name, value in (("input_", x), *((name, states[name]) for name in given)):
-            if not isinstance(value, Tensor):
+        for name, value in states.items():
+            if value is not None and self.init_hidden:
+                raise TypeError(f"`{name}` should not be passed as an argument while `init_hidden=True`")
+            if not isinstance(cast(object, value), (Tensor, type(None))):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
+        if not isinstance(cast(object, x), Tensor):
+            raise TypeError(f"input_ must be a torch.Tensor, got {type(x).__name__}.")
         check_input(x)
 
     # ---- life of a module
