@@ -159,9 +159,8 @@ def run(
         engine = recomputing(engine, memory.recompute)
     elif key is not None and name != "reference" and source.is_contiguous() and not _converted(values, aligned, start):
         prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
-        number = (
-            op.remember(prepared, source, start, parameters, membrane) if memory is FULL and name == "cpp" else None
-        )
+        is_numbered = memory is FULL and name == "cpp"
+        number = op.remember(prepared, source, start, parameters, membrane) if is_numbered else None
         if number is None:
             _remember(dynamics, key, prepared)
         else:

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -296,6 +298,27 @@ def test_threads_remember_together():
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(64)))
+
+
+MANY = """
+import torch
+from snn_lnm import functional
+from snn_lnm.parameters import Dynamics, Parameters
+
+numbers = Parameters(torch.zeros(2), torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0))
+for width in range(1, 4200):
+    dynamics = Dynamics()
+    for _ in range(2):
+        out = functional.run(torch.full((1, 1, width), 2.0), None, numbers, dynamics, backend="cpp")
+    assert out.spikes.all() and out.spikes.shape == (1, 1, width)
+    assert [type(call) is int for call in dynamics.prepared.values()] == [width <= 4096], width
+"""
+
+
+def test_there_are_so_many_numbers_and_no_more():
+    """In a process of its own, as they are for all of it."""
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_equal_calls_have_one_number():

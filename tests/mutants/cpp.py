@@ -27,6 +27,7 @@ LIKE = "tests/test_prepared.py::test_the_second_call_is_the_first"
 LIKE_GRADIENTS = "tests/test_prepared.py::test_the_second_call_has_the_first_s_gradients"
 WATCHED = "tests/test_prepared.py::test_a_backward_pass_that_is_watched_shows_the_operator"
 SECOND_AGAIN = "tests/test_prepared.py::test_a_second_derivative_is_refused_as_ever"
+MANY = "tests/test_prepared.py::test_there_are_so_many_numbers_and_no_more"
 NUMBERS = "tests/test_prepared.py::test_equal_calls_have_one_number"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
@@ -90,6 +91,7 @@ MUTANTS = [
     again("a watched backward pass is not seen", "!c10::impl::dispatch_mode_enabled() &&", "true &&", WATCHED),
     again("a second derivative is lost", "return !c10::GradMode::is_enabled() && ", "return ", SECOND_AGAIN),
     again("all calls are one", "options == other.options && ", "", NUMBERS),
+    again("numbers have no end", "calls_.size() == kMost", "false", MANY),
     again("the gradient of the membrane is dropped", "d[1] = *next++;", "++next;", LIKE_GRADIENTS),
     again("the gradient of the last state is dropped", "d[2] = *next++;", "++next;", LIKE_GRADIENTS),
     again("the gradient of the current is dropped", "d[3] = *next++;", "++next;", LIKE_GRADIENTS),

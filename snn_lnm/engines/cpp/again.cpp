@@ -51,12 +51,15 @@ struct Call {
   }
 };
 
+// For as long as the process lives: a number may be in a graph that somebody keeps.
 class Calls {
  public:
+  // -1 if there are too many.
   int64_t add(Call call) {
     std::lock_guard lock(mutex_);
     const auto found = std::find(calls_.begin(), calls_.end(), call);
     if (found != calls_.end()) return found - calls_.begin();
+    if (calls_.size() == kMost) return -1;
     calls_.push_back(std::move(call));
     return int64_t(calls_.size()) - 1;
   }
@@ -70,6 +73,7 @@ class Calls {
   }
 
  private:
+  static constexpr size_t kMost = 4096;
   std::mutex mutex_;
   std::deque<Call> calls_;
 };
