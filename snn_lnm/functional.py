@@ -270,11 +270,13 @@ def _kept_zeros(step: torch.Size, dtype: torch.dtype) -> Tensor:
         return torch.zeros((), dtype=dtype, device="cpu").expand(step)
 
 
-def currents(x: Tensor, start: State, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:
+def currents(x: Tensor, start: State | None, numbers: Parameters, dynamics: Dynamics) -> Tensor | None:
     """The synaptic state after every step of ``x``, `[T, B, ...]`; None without a synapse."""
-    if start.current is None:
+    if numbers.alpha is None:
         return None
-    current = start.current
+    current = None if start is None else start.current
+    if current is None:
+        current = zeros(x.shape[1:], x)
     found: list[Tensor] = []
     for x_t in x.to(current.dtype).unbind(0):
         _, following = reference.synapse(x_t, current, numbers, dynamics)

@@ -69,7 +69,7 @@ def start_coefficients(coefficients: Any, degree: int | None) -> Tensor:
 class Law(NamedTuple):
     """What :func:`snn_lnm.functional.run` needs besides the input."""
 
-    start: State
+    start: State | None
     numbers: Parameters
     dynamics: Dynamics
 
@@ -82,8 +82,6 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     _customised: ClassVar[bool] = False
     coefficients: nn.Parameter | Tensor
     mem: Tensor
-    _v_reset: Tensor
-    _gain: Tensor
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -197,7 +195,8 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     def _numbers(self, dtype: torch.dtype, dims: int, alpha: Tensor | None = None) -> Parameters:
         """The parameters for steps of ``dims`` dimensions: snnTorch's broadcasting, from the right, made explicit."""
 
-        given = (self.coefficients, self.threshold, self._v_reset, self._gain, alpha)
+        constants = cast("dict[str, Tensor]", self._buffers)  # read there: `nn.Module.__getattr__` takes its time
+        given = (self.coefficients, self.threshold, constants["_v_reset"], constants["_gain"], alpha)
         if dims <= 2 and all([value is None or value.dtype == dtype for value in given]):
             return Parameters(*cast(Any, given))
 
@@ -216,9 +215,10 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
-        # A state of another shape restarts, as in the host.
-        start = [functional.zeros(shape, x) if state.shape != shape else state.to(dtype) for state in states[::-1]]
-        law = Law(State(*start), self._numbers(dtype, len(shape), alpha), self._dynamics())
+        start = None
+        if any([state.shape == shape for state in states]):  # one of another shape restarts, as in the host
+            start = State(*[s.to(dtype) if s.shape == shape else functional.zeros(shape, x) for s in states[::-1]])
+        law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())
         out = functional.run(
             x, *law, backend=self.backend, single_step=single_step, membrane=membrane, memory=self.memory
         )

@@ -276,7 +276,7 @@ _HOOKS = tuple(name for name in HOOKS if name != "_is_full_backward_hook")
 def has_hooks(module: nn.Module) -> bool:
     """Somebody wants to see every call of ``module``."""
     attributes = module.__dict__
-    return any([attributes.get(name) for name in _HOOKS])
+    return any(map(attributes.get, _HOOKS))
 
 
 def _mode() -> tuple[bool, ...]:

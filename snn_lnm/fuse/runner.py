@@ -160,13 +160,12 @@ class Runner:
         return replaced(output.args[0], Value, lambda value: self._returned(value.name, values[value.name]))
 
     def _value(self, node: Operation, values: dict[str, Any]) -> Any:
-        args, kwargs = _given(node, values)
         if node.op == "call_module":
-            value = self._layer(node.name, args, kwargs)
+            value = self._layer(node, values)
         elif node.op == "get_attr":
             value = self._attribute(str(node.target))
         else:
-            value = self._function(node.target, args, kwargs)
+            value = self._function(node.target, *_given(node, values))
         is_same = self.same and any([source in self.same for source in node.sources])
         if (is_same or node.op == "get_attr") and not _over_time(value):
             self.same[node.name] = value
@@ -186,8 +185,12 @@ class Runner:
             value = getattr(value, name)
         return value
 
-    def _layer(self, name: str, args: Any, kwargs: Any) -> Any:
+    def _layer(self, node: Operation, values: dict[str, Any]) -> Any:
+        name = node.name
         module, call = self.step.called[name], self.step.calls[name]
+        if node.only is not None:
+            return self._layer_over_time(name, module, call, (values[node.only],), {})
+        args, kwargs = _given(node, values)
         if len(kwargs) > 1:
             kwargs = _in_order(module, kwargs)
         if name in self.states:
@@ -204,15 +207,15 @@ class Runner:
         if (rest or kwargs) and _over_time((rest, kwargs)):
             return self._step_by_step(module, args, kwargs, call)
         same = not isinstance(x, OverTime)
-        self.seen[name] = Seen(x.dim() if same else x.tensor.dim() - 1, same)
-        way = way_of(module, call, self.seen[name], self.adapters, self.exact)
-        if way.run is None:
+        self.seen[name] = seen = Seen(x.dim() if same else x.tensor.dim() - 1, same)
+        how, _, run = way_of(module, call, seen, self.adapters, self.exact)
+        if run is None:
             return self._step_by_step(module, args, kwargs, call)
-        if way.how == "once":
-            return way.run(x, *rest, **kwargs)
-        if way.how == "folded":
-            return _collect_folded(folding.fold(way.run, x.tensor, *rest, **kwargs))
-        return _fused_result(way.run(hold(x, self.steps) if same else x.tensor, *rest, **kwargs))
+        if how == "once":
+            return run(x, *rest, **kwargs)
+        if how == "folded":
+            return _collect_folded(folding.fold(run, x.tensor, *rest, **kwargs))
+        return _fused_result(run(hold(x, self.steps) if same else x.tensor, *rest, **kwargs))
 
     def _function(self, target: Any, args: Any, kwargs: Any) -> Any:
         name = getattr(target, "__name__", str(target))
@@ -252,8 +255,6 @@ class Runner:
 
 def _given(node: Operation, values: dict[str, Any]) -> tuple[Any, Any]:
     """The arguments of ``node``."""
-    if node.only is not None:
-        return (values[node.only],), {}
 
     def value(source: Value) -> Any:
         return values[source.name]
