@@ -176,12 +176,12 @@ def _again(
 
     Of the checks only those that the operator does not make itself: it is there for speed.
     """
-    if not dynamics.prepared or not (state is None or type(state) is State):
+    if not dynamics.prepared or not (isinstance(cast(object, x), Tensor) and isinstance(options[2], str) and x.is_cpu):
+        return None
+    if x.is_nested or x.layout != torch.strided or not (state is None or type(state) is State):
         return None
     values = (x, *(state or _NOTHING), *parameters)
-    if not (isinstance(cast(object, x), Tensor) and isinstance(options[2], str) and _are_plain(values)):
-        return None
-    if not x.is_cpu or x.is_nested or x.layout != torch.strided:
+    if not _are_plain(values):
         return None
     source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, options[0])
     number = dynamics.prepared.get(_place(x.shape if options[0] else x.shape[1:], x, steps, options))

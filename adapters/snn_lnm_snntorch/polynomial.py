@@ -189,7 +189,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             and self.reset_mechanism in self.FUSED_RESETS
             and isinstance(self._dynamics().surrogate, Surrogate)
             and not self._customised
-            and not any(name in self.__dict__ for name in HOST_STEPS)
+            and not any(map(self.__dict__.__contains__, HOST_STEPS))
         )
 
     def _numbers(self, dtype: torch.dtype, dims: int, alpha: Tensor | None = None) -> Parameters:

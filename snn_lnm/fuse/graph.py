@@ -207,7 +207,10 @@ def modules_of(module: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
     children = module._modules  # pyright: ignore[reportPrivateUsage] - what PyTorch's own, slower walk reads
     for name, child in children.items():
         if child is not None:
-            found.update(modules_of(child, f"{prefix}.{name}" if prefix else name))
+            path = f"{prefix}.{name}" if prefix else name
+            found[path] = child
+            if child._modules:  # pyright: ignore[reportPrivateUsage]
+                found.update(modules_of(child, path))
     return found
 
 

@@ -141,7 +141,7 @@ class FusedTime(nn.Module):
     def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
         if not isinstance(cast(object, x), Tensor):
             raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
-        if check_dense(x).dim() < 2 or not len(x):
+        if check_dense(x).dim() < 2 or not x.shape[0]:
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
         step = self._step(root)

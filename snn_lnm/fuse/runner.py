@@ -90,14 +90,16 @@ def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter
 
 def _way_of_neuron(module: nn.Module, call: Call, adapters: Sequence[Adapter]) -> Way | None:
     """None if it is no neuron of theirs."""
+    kind = type(module)
     for adapter in adapters:
-        if type(module) in adapter.fuse:
+        if kind in adapter.fuse:
             try:
-                return Way("fused over T", "", adapter.fuse[type(module)](module, call))
+                return Way("fused over T", "", adapter.fuse[kind](module, call))
             except CannotFuse as obstacle:
                 return Way("step by step", str(obstacle))
+    for adapter in adapters:
         if isinstance(module, neurons(adapter)):
-            can_swap = type(module) in adapter.replace
+            can_swap = kind in adapter.replace
             return Way("step by step", "native: snn_lnm.swap first" if can_swap else "a neuron without a fused form")
     return None
 
@@ -129,23 +131,24 @@ class Runner:
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
-        steps = len(x) if isinstance(self.at_once, str) else self.at_once
+        length = x.shape[0]
+        steps = length if isinstance(self.at_once, str) else self.at_once
         if self.at_once == "auto" and x.device.type == "cpu":  # a GPU waits for calls, not for its caches
-            fitting = FIRST_HELD if self.same else FIRST_BYTES * len(x) // max(x.nbytes, 1)
-            first = min(len(x), max(FEWEST, fitting))
-            if first == len(x):
+            fitting = FIRST_HELD if self.same else FIRST_BYTES * length // max(x.nbytes, 1)
+            first = min(length, max(FEWEST, fitting))
+            if first == length:
                 yield x
                 return
-            head, x = _parts(x, [first, len(x) - first])
+            head, x = _parts(x, [first, length - first])
             self.largest = 1
             yield head
             steps = max(FEWEST, BLOCK_BYTES // self.largest)
-        if len(x):
+        if x.shape[0]:
             yield from _parts(x, steps)  # whose gradient is put together once, not a slice at a time
 
     def _block(self, x: Tensor, states: Sequence[Any]) -> Any:
         """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
-        self.steps = len(x)
+        self.steps = x.shape[0]
         self.stepped = []
         values: dict[str, Any] = dict(zip(self.step.inputs, [OverTime(x, is_input=True), *states], strict=True))
         values.update(self.same)
