@@ -176,7 +176,9 @@ def _again(
 
     Of the checks only those that the operator does not make itself: it is there for speed.
     """
-    if not dynamics.prepared or not (isinstance(cast(object, x), Tensor) and isinstance(options[2], str) and x.is_cpu):
+    if not dynamics.prepared or not (
+        isinstance(cast(object, x), Tensor) and options[2] in ("auto", "cpp") and x.is_cpu
+    ):
         return None
     if x.is_nested or x.layout != torch.strided or not (state is None or type(state) is State):
         return None
