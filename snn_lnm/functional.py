@@ -183,7 +183,8 @@ def _again(
     if x.is_nested or x.layout != torch.strided or not (state is None or type(state) is State):
         return None
     values = (x, *(state or _NOTHING), *parameters)
-    if not _are_plain(values):
+    # Function modes see the public operator, and what is traced holds it.
+    if not _are_plain(values) or torch._C._len_torch_function_stack() or torch._C._is_tracing():  # pyright: ignore[reportPrivateUsage] - no public ones
         return None
     source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, options[0])
     number = dynamics.prepared.get(_place(x.shape if options[0] else x.shape[1:], x, steps, options))

@@ -12,6 +12,7 @@ import torch.autograd.forward_ad as fwAD
 from hypothesis import given as forall
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snn_lnm import Memory, functional
@@ -252,6 +253,46 @@ def test_a_second_derivative_is_refused_as_ever():
     assert words[0] == words[1]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_tracing_is_no_call_like_the_first():
+    """`torch.jit.trace` would write the number into a program that other processes load."""
+    dynamics, words, x = Dynamics(), [], X[:, 0, 0].contiguous()
+    for _ in range(2):
+        with pytest.raises(TypeError) as refusal:
+            torch.jit.trace(lambda x: run(x, None, numbers(), dynamics).spikes, x)
+        words.append(str(refusal.value).splitlines()[0])
+        run(x, None, numbers(), dynamics)
+    assert words[0] == words[1]
+
+
+def test_a_function_mode_sees_the_operator():
+    dynamics, seen = Dynamics(), []
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    for _ in range(2):
+        run(X, None, numbers(), dynamics)
+    with Watch():
+        run(X, None, numbers(), dynamics)
+    assert torch.ops.snn_lnm.forward.cpp in seen and torch.ops.snn_lnm.again.default not in seen
+
+
+def test_inference_tensors_and_mode_decide_as_ever_what_is_differentiated():
+    with torch.inference_mode():
+        x, kept, start = X.clone(), numbers(), State(START.v.clone())
+        kept.coefficients.requires_grad_()
+    learned = numbers()._replace(coefficients=numbers().coefficients.requires_grad_())
+    dynamics = Dynamics()
+    for _ in range(2):
+        assert run(X, START, learned, dynamics).spikes.requires_grad
+        assert not run(x, start, kept, dynamics).spikes.requires_grad
+        with torch.inference_mode(), torch.enable_grad():
+            assert not run(X, START, learned, dynamics).spikes.requires_grad
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # PyTorch's own, for its first dual number
 def test_a_tangent_is_refused_as_ever():
     dynamics = Dynamics()
@@ -325,8 +366,8 @@ def test_equal_calls_have_one_number():
     many = [Dynamics("residual", "soft", domain=(-2.0, edge)) for edge in (1.0, 2.0, 1.0)]
     for dynamics in many:
         run(X, None, numbers(), dynamics)
-    first, other, third = ([*dynamics.prepared.values()] for dynamics in many)
-    assert first == third != other
+    a, b, c = ([*dynamics.prepared.values()] for dynamics in many)
+    assert a == c != b
 
 
 SYNAPSE = State(START.v, START.v), numbers()._replace(alpha=torch.tensor(0.5))

@@ -196,8 +196,18 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
     layers = tuple(node for node in operations if node.op == "call_module")
     followed = tuple(tracer.followed)
     return StepGraph(
-        *(operations, signature, taken, how, constants, followed),
-        *(options, arguments, attributes, layers, called, modules),
+        operations=operations,
+        signature=signature,
+        states=taken,
+        calls=how,
+        constants=constants,
+        followed=followed,
+        options=options,
+        inputs=arguments,
+        attributes=attributes,
+        layers=layers,
+        called=called,
+        modules=modules,
     )
 
 

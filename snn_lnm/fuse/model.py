@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm.fuse import folding
-from snn_lnm.fuse.graph import CannotTrace, Operation, StepGraph, modules_of, neurons, refusal, trace
+from snn_lnm.fuse.graph import CannotTrace, Operation, StepGraph, has_hooks, modules_of, neurons, refusal, trace
 from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
 from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
@@ -188,8 +188,10 @@ class FusedTime(nn.Module):
 
     def _step(self, root: nn.Module, none: Sequence[str] = ()) -> StepGraph:
         """The step's graph, traced anew when something that it depends on has changed."""
-        known = self._graphs.get((self.training, *none))
-        if known is not None and known.has(modules_of(root)) and known.options == known.options_now():
+        modules = modules_of(root)
+        training = tuple([module.training for module in modules.values()])
+        known = self._graphs.get((training, *none))
+        if known is not None and known.has(modules) and known.options == known.options_now():
             return known
         if torch.compiler.is_compiling():
             raise RuntimeError(
@@ -197,7 +199,7 @@ class FusedTime(nn.Module):
                 "call it once before it is compiled again."
             )
         step = trace(root, self._adapters, self._per_step, none)
-        self._graphs[(self.training, *none)] = step
+        self._graphs[(training, *none)] = step
         return step
 
     def _ways(self, step: StepGraph) -> list[tuple[Operation, nn.Module, How, str]]:
@@ -214,7 +216,7 @@ class FusedTime(nn.Module):
             return
         seen: set[nn.Module] = set()
         for node, module, how, _ in self._ways(step):
-            has_none = type(module) in (*folding.RANDOM, *folding.SUMS)
+            has_none = type(module) in folding.RANDOM or (type(module) in folding.SUMS and not has_hooks(module))
             if how in ("folded", "once") or step.calls[node.name].carried or has_none:
                 continue
             if module in seen:

@@ -152,7 +152,7 @@ def test_nested_layers_that_are_replaced_or_switched_are_noticed():
     fused, x = snn_lnm.fuse_time(net, exact=True), torch.randn(T, B, 5)
     changes = [
         lambda: None,
-        lambda: setattr(net, "again", nn.Linear(5, 5)),
+        lambda: setattr(net, "again", nn.Linear(5, 5).eval()),
         lambda: net.inner[1].train(),
         lambda: setattr(net, "inner", nn.Sequential(nn.ReLU(), nn.Linear(5, 5))),
     ]
@@ -164,6 +164,43 @@ def test_nested_layers_that_are_replaced_or_switched_are_noticed():
             torch.manual_seed(1)
             got.append(run(3 * x))
         assert torch.equal(*got) and got[0].any()
+
+
+class AsItsPartIs(nn.Module):
+    """Does something else while a layer in it, that is not looked into, is in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.drop = nn.Linear(5, 5), nn.Dropout(0.0)
+
+    def forward(self, x):
+        y = self.linear(x)
+        return 10 * self.drop(y) if self.drop.training else y
+
+
+def test_a_step_that_asks_whether_a_part_of_it_is_in_training():
+    net, x = AsItsPartIs(), torch.randn(T, B, 5)
+    fused = snn_lnm.fuse_time(net, exact=True)
+    for mode in (True, False, True):
+        net.drop.train(mode)
+        assert torch.equal(fused(x), torch.stack([net(x_t) for x_t in x]))
+
+
+class OneSumTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.linear(F.relu(self.linear(x)))
+
+
+def test_a_sum_that_remembers_by_a_hook_is_not_called_twice():
+    net = OneSumTwice()
+    snn_lnm.fuse_time(net, exact=True)
+    net.linear.register_forward_pre_hook(lambda module, given: None)
+    with pytest.raises(ValueError, match="called twice in a step and may remember"):
+        snn_lnm.fuse_time(net)
 
 
 def test_an_unbatched_step_is_not_taken_for_a_batch():

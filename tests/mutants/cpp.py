@@ -28,6 +28,7 @@ LIKE_GRADIENTS = "tests/test_prepared.py::test_the_second_call_has_the_first_s_g
 WATCHED = "tests/test_prepared.py::test_a_backward_pass_that_is_watched_shows_the_operator"
 SECOND_AGAIN = "tests/test_prepared.py::test_a_second_derivative_is_refused_as_ever"
 REFUSED = "tests/test_prepared.py::test_a_call_unlike_the_first_is_refused_as_ever"
+INFERENCE = "tests/test_prepared.py::test_inference_tensors_and_mode_decide_as_ever_what_is_differentiated"
 MANY = "tests/test_prepared.py::test_there_are_so_many_numbers_and_no_more"
 NUMBERS = "tests/test_prepared.py::test_equal_calls_have_one_number"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
@@ -91,6 +92,8 @@ MUTANTS = [
     again("any threshold fits", "fits(in.threshold, arithmetic, parameters[1]) &&", "true &&"),
     again("a watched backward pass is not seen", "!c10::impl::dispatch_mode_enabled() &&", "true &&", WATCHED),
     again("a second derivative is lost", "return !c10::GradMode::is_enabled() && ", "return ", SECOND_AGAIN),
+    again("inference mode is not asked", "(autograd_is_off() || ", "(", INFERENCE),
+    again("inference tensors are kept", " || call.holds_inference_tensors(in))", ")", INFERENCE),
     again("all calls are one", "options == other.options && ", "", NUMBERS),
     again("numbers have no end", "calls_.size() == kMost", "false", MANY),
     again("the gradient of the membrane is dropped", "d[1] = *next++;", "++next;", LIKE_GRADIENTS),

@@ -253,7 +253,7 @@ MUTANTS = [
     mutant(
         "model.py",
         "a layer that is replaced is not noticed",
-        "known.has(modules_of(root)) and ",
+        "known.has(modules) and ",
         "",
         f"{LAYERS}nested_layers_that_are_replaced_or_switched_are_noticed",
     ),
@@ -267,9 +267,23 @@ MUTANTS = [
     mutant(
         "model.py",
         "two calls of a sum are taken for a memory",
-        "(*folding.RANDOM, *folding.SUMS)",
-        "folding.RANDOM",
+        " or (type(module) in folding.SUMS and not has_hooks(module))",
+        "",
         f"{LAYERS}nested_layers_that_are_replaced_or_switched_are_noticed",
+    ),
+    mutant(
+        "model.py",
+        "a sum with a hook has no memory",
+        "folding.SUMS and not has_hooks(module)",
+        "folding.SUMS",
+        f"{LAYERS}a_sum_that_remembers_by_a_hook_is_not_called_twice",
+    ),
+    mutant(
+        "model.py",
+        "a part that is switched is not noticed",
+        "tuple([module.training for module in modules.values()])",
+        "(self.training,)",
+        f"{LAYERS}a_step_that_asks_whether_a_part_of_it_is_in_training",
     ),
     # ---- engines/max_pool.py
     pool("windows may be of any size", "zip(sizes, (2, 2, 0, 1)", "zip(sizes, (sizes[0], sizes[0], 0, 1)", POOL_REST),

@@ -24,6 +24,8 @@ MUTANTS = [
     run("with a number takes anything for a backend", 'options[2] in ("auto", "cpp") and ', ""),
     run("with a number takes a sparse input", " or x.layout != torch.strided", ""),
     run("with a number takes a nested input", "x.is_nested or ", ""),
+    run("with a number ignores function modes", " or torch._C._len_torch_function_stack()", ""),
+    run("with a number ignores tracing", " or torch._C._is_tracing()", ""),
     run("ignores modes and classes", "engines.transformed() or op.watched(values)", "engines.transformed()"),
     run("ignores transforms", "engines.transformed() or op.watched(values)", "op.watched(values)"),
     run("does not know the memory's type", "    check_memory(memory)\n    engines.check_name(backend)", "    pass"),

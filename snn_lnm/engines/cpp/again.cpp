@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
 
@@ -38,6 +39,11 @@ struct Call {
   }
   bool fits(const Tensor& t, c10::ScalarType dtype, at::IntArrayRef sizes) const {
     return t.scalar_type() == dtype && t.sizes() == sizes && is_plain(t);
+  }
+  static bool holds_inference_tensors(const Inputs& in) {
+    return in.x.is_inference() || in.v.is_inference() || (in.current && in.current->is_inference()) ||
+           in.coefficients.is_inference() || in.threshold.is_inference() || in.v_reset.is_inference() ||
+           in.gain.is_inference() || (in.alpha && in.alpha->is_inference());
   }
   bool fits(const Inputs& in) const {
     const auto arithmetic = zero.scalar_type();
@@ -173,7 +179,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> again(
   const Tensor& start = v ? *v : call.zero;
   const Inputs in{x, start, synapse, coefficients, threshold, v_reset, gain, alpha};
   if (!call.fits(in)) return {};
-  const bool differentiated = c10::GradMode::is_enabled() &&
+  // The dispatcher knows better whether the operator would be differentiated.
+  const auto autograd_is_off = [] { return c10::InferenceMode::is_enabled() || c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradCPU); };
+  const bool wants_gradients = c10::GradMode::is_enabled();
+  if (wants_gradients && (autograd_is_off() || call.holds_inference_tensors(in))) return {};
+  const bool differentiated = wants_gradients &&
       (x.requires_grad() || start.requires_grad() || (synapse && synapse->requires_grad()) || coefficients.requires_grad() ||
        threshold.requires_grad() || v_reset.requires_grad() || gain.requires_grad() || (alpha && alpha->requires_grad()));
   Outputs out;
