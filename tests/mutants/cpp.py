@@ -86,14 +86,16 @@ MUTANTS = [
     again("any step fits", "in.x.sizes().slice(is_sequence) == step && ", ""),
     again("any order of dimensions fits", "in.x.is_contiguous() && ", ""),
     again("any view fits", "(t.key_set() - autograd) == (zero.key_set() - autograd)", "true", ODD),
-    again("any start fits", "fits(in.v, arithmetic, step) && ", ""),
+    again("any start fits", "fits(in.v, arithmetic, step) &&", "true &&"),
     again("a current fits no synapse", "in.alpha.has_value() == in.current.has_value() &&", "true &&", REFUSED),
     again("any coefficients fit", "fits(in.coefficients, arithmetic, parameters[0]) && ", ""),
     again("any threshold fits", "fits(in.threshold, arithmetic, parameters[1]) &&", "true &&"),
     again("a watched backward pass is not seen", "!c10::impl::dispatch_mode_enabled() &&", "true &&", WATCHED),
     again("a second derivative is lost", "return !c10::GradMode::is_enabled() && ", "return ", SECOND_AGAIN),
     again("inference mode is not asked", "(autograd_is_off() || ", "(", INFERENCE),
-    again("inference tensors are kept", " || call.holds_inference_tensors(in))", ")", INFERENCE),
+    again(
+        "inference tensors are kept", " || any(in, [](const Tensor& t) { return t.is_inference(); }))", ")", INFERENCE
+    ),
     again("all calls are one", "options == other.options && ", "", NUMBERS),
     again("numbers have no end", "calls_.size() == kMost", "false", MANY),
     again("the gradient of the membrane is dropped", "d[1] = *next++;", "++next;", LIKE_GRADIENTS),

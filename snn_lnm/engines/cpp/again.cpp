@@ -24,8 +24,8 @@ struct Call {
   std::vector<int64_t> step;
   std::array<std::vector<int64_t>, 4> parameters;
   std::optional<std::vector<int64_t>> alpha;
-  Tensor zero;            // a start under every index
-  c10::IValue as_given;   // the operator's options, boxed
+  Tensor zero;           // a start under every index
+  c10::IValue as_given;  // the operator's options, boxed
 
   bool operator==(const Call& other) const {
     return options == other.options && membrane == other.membrane && type == other.type && step == other.step &&
@@ -40,16 +40,12 @@ struct Call {
   bool fits(const Tensor& t, c10::ScalarType dtype, at::IntArrayRef sizes) const {
     return t.scalar_type() == dtype && t.sizes() == sizes && is_plain(t);
   }
-  static bool holds_inference_tensors(const Inputs& in) {
-    return in.x.is_inference() || in.v.is_inference() || (in.current && in.current->is_inference()) ||
-           in.coefficients.is_inference() || in.threshold.is_inference() || in.v_reset.is_inference() ||
-           in.gain.is_inference() || (in.alpha && in.alpha->is_inference());
-  }
   bool fits(const Inputs& in) const {
     const auto arithmetic = zero.scalar_type();
     const bool is_sequence = !options.single_step && !options.held;
     if (!is_plain(in.x) || in.x.scalar_type() != type || in.x.dim() < is_sequence || in.x.numel() == 0) return false;
-    return in.x.sizes().slice(is_sequence) == step && in.x.is_contiguous() && fits(in.v, arithmetic, step) && (!in.current || fits(*in.current, arithmetic, step)) &&
+    return in.x.sizes().slice(is_sequence) == step && in.x.is_contiguous() && fits(in.v, arithmetic, step) &&
+           (!in.current || fits(*in.current, arithmetic, step)) &&
            fits(in.coefficients, arithmetic, parameters[0]) && fits(in.threshold, arithmetic, parameters[1]) &&
            fits(in.v_reset, arithmetic, parameters[2]) && fits(in.gain, arithmetic, parameters[3]) &&
            in.alpha.has_value() == alpha.has_value() && in.alpha.has_value() == in.current.has_value() &&
@@ -83,6 +79,17 @@ class Calls {
   std::mutex mutex_;
   std::deque<Call> calls_;
 };
+
+template <class F>
+bool any(const Inputs& in, F of) {
+  return of(in.x) || of(in.v) || (in.current && of(*in.current)) || of(in.coefficients) || of(in.threshold) ||
+         of(in.v_reset) || of(in.gain) || (in.alpha && of(*in.alpha));
+}
+
+// In inference mode, and in a kernel below autograd, whatever GradMode says.
+bool autograd_is_off() {
+  return c10::InferenceMode::is_enabled() || c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradCPU);
+}
 
 // Below autograd, as the operator's kernels are.
 Outputs run(const Inputs& in, const Call& call, bool keeps) {
@@ -119,7 +126,8 @@ class Again : public torch::autograd::Function<Again> {
     if (!call.options.membrane_is_last()) d[2] = *next++;
     if (call.alpha) d[3] = *next++;
     const auto needs = needs_of(ctx, saved);
-    variable_list gradients = is_ordinary(call, d, saved) ? directly(call, d, saved, needs) : backward_by_operator(d, saved, call.as_given, needs);
+    variable_list gradients = is_ordinary(call, d, saved) ? directly(call, d, saved, needs)
+                                                          : backward_by_operator(d, saved, call.as_given, needs);
     gradients.resize(kTensors + 2);  // forward has a number and a call besides
     return gradients;
   }
@@ -179,13 +187,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> again(
   const Tensor& start = v ? *v : call.zero;
   const Inputs in{x, start, synapse, coefficients, threshold, v_reset, gain, alpha};
   if (!call.fits(in)) return {};
-  // The dispatcher knows better whether the operator would be differentiated.
-  const auto autograd_is_off = [] { return c10::InferenceMode::is_enabled() || c10::impl::tls_is_dispatch_key_excluded(c10::DispatchKey::AutogradCPU); };
   const bool wants_gradients = c10::GradMode::is_enabled();
-  if (wants_gradients && (autograd_is_off() || call.holds_inference_tensors(in))) return {};
-  const bool differentiated = wants_gradients &&
-      (x.requires_grad() || start.requires_grad() || (synapse && synapse->requires_grad()) || coefficients.requires_grad() ||
-       threshold.requires_grad() || v_reset.requires_grad() || gain.requires_grad() || (alpha && alpha->requires_grad()));
+  // The dispatcher knows better whether the operator would be differentiated.
+  if (wants_gradients && (autograd_is_off() || any(in, [](const Tensor& t) { return t.is_inference(); }))) return {};
+  const bool differentiated = wants_gradients && any(in, [](const Tensor& t) { return t.requires_grad(); });
   Outputs out;
   if (differentiated) {
     const variable_list found = Again::apply(x, start, synapse, coefficients, threshold, v_reset, gain, alpha, number, call);
@@ -197,7 +202,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> again(
   } else {
     out = run(in, call, call.membrane);
   }
-  return {out.spikes, call.membrane ? out.h : at::empty({0}, call.zero.options()), out.last_v.defined() ? out.last_v : out.h, out.last_current};
+  return {out.spikes, call.membrane ? out.h : at::empty({0}, call.zero.options()),
+          out.last_v.defined() ? out.last_v : out.h, out.last_current};
 }
 
 }  // namespace

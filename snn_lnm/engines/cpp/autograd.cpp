@@ -97,6 +97,7 @@ class Once : public torch::autograd::Function<Once> {
 
 Maybe tensor(const c10::IValue& value) { return value.isNone() ? Maybe() : Maybe(value.toTensor()); }
 
+bool has_tangent(const c10::IValue& value) { return value.isTensor() && is_dual(value.toTensor()); }
 bool requires_grad(const c10::IValue& value) { return value.isTensor() && value.toTensor().requires_grad(); }
 bool differentiated(const Stack& in) {
   return c10::GradMode::is_enabled() && std::any_of(in.begin(), in.end(), requires_grad);
@@ -105,7 +106,7 @@ bool differentiated(const Stack& in) {
 void forward(const c10::OperatorHandle& op, c10::DispatchKeySet, Stack* stack) {
   Stack call = torch::jit::pop(*stack, op.schema().arguments().size());
   const Stack in(call.begin(), call.begin() + kTensors);
-  TORCH_CHECK_NOT_IMPLEMENTED(std::none_of(in.begin(), in.end(), [](const c10::IValue& value) { return value.isTensor() && is_dual(value.toTensor()); }),
+  TORCH_CHECK_NOT_IMPLEMENTED(std::none_of(in.begin(), in.end(), has_tangent),
                               "snn_lnm's neurons have no forward-mode derivative: use backward() or autograd.grad.");
   if (differentiated(in)) {
     const auto outputs = Scan::apply(in[0].toTensor(), in[1].toTensor(), tensor(in[2]), in[3].toTensor(), in[4].toTensor(),
