@@ -238,12 +238,11 @@ again: Callable[..., tuple[Tensor | None, Tensor, Tensor, Tensor | None]] = torc
 
 
 def remember(prepared: Prepared, x: Tensor, start: State, parameters: Parameters, membrane: bool) -> int | None:
-    """The number of such a call, for :data:`again`; None where parameters need views, or there are too many numbers."""
+    """The number of such a call, for :data:`again`; None where parameters need views."""
     if prepared.views is not _AS_THEY_ARE:
         return None
     wanted = STATE_DTYPE[x.dtype] if membrane else None
-    number = torch.ops.snn_lnm.remember(x, *start, *parameters, *prepared.options[:-1], wanted)
-    return None if number < 0 else number
+    return torch.ops.snn_lnm.remember(x, *start, *parameters, *prepared.options[:-1], wanted)
 
 
 def _viewed(value: Tensor | None, view: View) -> Tensor | None:

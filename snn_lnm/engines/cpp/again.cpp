@@ -8,8 +8,9 @@
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/library.h>
 
-#include <deque>
+#include <memory>
 #include <mutex>
+#include <vector>
 
 #include "autograd.h"
 #include "call.h"
@@ -53,21 +54,24 @@ struct Call {
   }
 };
 
-// For as long as the process lives: a number may be in a graph that somebody keeps.
+// The last ones of a process. A number is never given again: whoever has an old one finds nothing, and goes by the operator.
 class Calls {
  public:
-  // -1 if there are too many.
   int64_t add(Call call) {
     std::lock_guard lock(mutex_);
-    const auto found = std::find(calls_.begin(), calls_.end(), call);
-    if (found != calls_.end()) return found - calls_.begin();
-    if (calls_.size() == kMost) return -1;
-    calls_.push_back(std::move(call));
-    return int64_t(calls_.size()) - 1;
+    const auto found = std::find_if(calls_.begin(), calls_.end(), [&](const auto& known) { return *known == call; });
+    if (found != calls_.end()) return first_ + (found - calls_.begin());
+    if (calls_.size() == kMost) {
+      first_ += int64_t(kMost);
+      calls_.clear();
+    }
+    calls_.push_back(std::make_shared<const Call>(std::move(call)));
+    return first_ + int64_t(calls_.size()) - 1;
   }
-  const Call& at(int64_t number) {
+  std::shared_ptr<const Call> find(int64_t number) {
     std::lock_guard lock(mutex_);
-    return calls_.at(number);  // a deque: what is in it stays where it is
+    const int64_t place = number - first_;
+    return place >= 0 && place < int64_t(calls_.size()) ? calls_[place] : nullptr;
   }
   static Calls& get() {
     static Calls* calls = new Calls;  // never destroyed: tensors in it would outlive what frees them
@@ -77,7 +81,8 @@ class Calls {
  private:
   static constexpr size_t kMost = 4096;
   std::mutex mutex_;
-  std::deque<Call> calls_;
+  int64_t first_ = 0;
+  std::vector<std::shared_ptr<const Call>> calls_;
 };
 
 template <class F>
@@ -107,6 +112,9 @@ class Again : public torch::autograd::Function<Again> {
                                const Tensor& gain, const Maybe& alpha, int64_t number, const Call& call) {
     ctx->set_materialize_grads(false);
     ctx->saved_data["call"] = number;
+    ctx->saved_data["options"] = call.as_given;
+    ctx->saved_data["gives_h"] = call.membrane || call.options.membrane_is_last();
+    ctx->saved_data["gives_last_v"] = !call.options.membrane_is_last();
     const Outputs out = run({x, v, current, coefficients, threshold, v_reset, gain, alpha}, call, true);
     ctx->save_for_backward({kept_input(x, out.h, gain, alpha), v, current.value_or(Tensor()), coefficients, threshold,
                             v_reset, gain, alpha.value_or(Tensor()), out.h});
@@ -118,16 +126,17 @@ class Again : public torch::autograd::Function<Again> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& d_outputs) {
-    const Call& call = Calls::get().at(ctx->saved_data["call"].toInt());
     const variable_list saved = ctx->get_saved_variables();
     auto next = d_outputs.begin();
     std::array<Tensor, 4> d{*next++};
-    if (call.membrane || call.options.membrane_is_last()) d[1] = *next++;
-    if (!call.options.membrane_is_last()) d[2] = *next++;
-    if (call.alpha) d[3] = *next++;
+    if (ctx->saved_data["gives_h"].toBool()) d[1] = *next++;
+    if (ctx->saved_data["gives_last_v"].toBool()) d[2] = *next++;
+    if (saved[7].defined()) d[3] = *next++;
     const auto needs = needs_of(ctx, saved);
-    variable_list gradients = is_ordinary(call, d, saved) ? directly(call, d, saved, needs)
-                                                          : backward_by_operator(d, saved, call.as_given, needs);
+    const auto call = Calls::get().find(ctx->saved_data["call"].toInt());
+    variable_list gradients = call && is_ordinary(*call, d, saved)
+                                  ? directly(*call, d, saved, needs)
+                                  : backward_by_operator(d, saved, ctx->saved_data["options"], needs);
     gradients.resize(kTensors + 2);  // forward has a number and a call besides
     return gradients;
   }
@@ -182,7 +191,9 @@ void remember(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
 std::tuple<Tensor, Tensor, Tensor, Tensor> again(
     const Tensor& x, const Maybe& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
     const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t number) {
-  const Call& call = Calls::get().at(number);
+  const auto known = Calls::get().find(number);
+  if (!known) return {};
+  const Call& call = *known;
   const Maybe synapse = alpha && !current ? Maybe(call.zero) : current;
   const Tensor& start = v ? *v : call.zero;
   const Inputs in{x, start, synapse, coefficients, threshold, v_reset, gain, alpha};
