@@ -107,7 +107,7 @@ def lnm(
         names = ", ".join(map(repr, sorted(unknown)))
         raise TypeError(f"unknown option {names}: expected some of {', '.join(Dynamics.__match_args__)}.")
     dynamics, membrane = Dynamics(**options), memory == FULL
-    return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, memory=memory)
+    return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, memory=memory, remembers=False)
 
 
 def run(
@@ -120,14 +120,16 @@ def run(
     single_step: bool = False,
     membrane: bool = True,
     memory: Memory = FULL,
+    remembers: bool = True,
 ) -> Output:
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
-    ``membrane`` the one returned is empty, `[0]`.
+    ``membrane`` the one returned is empty, `[0]`. ``remembers``: ``dynamics`` will be called again, and is to
+    hold what was found out about this call.
     """
     if memory is FULL and not torch.compiler.is_compiling():
-        known = _again(x, state, parameters, dynamics, (single_step, membrane, backend))
+        known = _again(x, state, parameters, dynamics, single_step, membrane, backend)
         if known is not None:
             return known
     check_input(x)
@@ -138,7 +140,7 @@ def run(
     given = state if type(state) is State else _NOTHING
     values = (source, *given, *parameters)
     key = None
-    if (state is None or given is state) and _are_plain(values):
+    if remembers and (state is None or given is state) and _are_plain(values):
         key = _key(values, memory, steps, single_step, membrane, backend)
         if (prepared := dynamics.prepared.get(key)) is not None:
             start = _start(given, parameters, step, x)
@@ -164,21 +166,27 @@ def run(
         if number is None:
             _remember(dynamics, key, prepared)
         else:
-            _remember(dynamics, _place(step, x, steps, (single_step, membrane, backend)), number)
+            _remember(dynamics, _place(step, x, steps, single_step, membrane, backend), number)
     spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
 
 
 def _again(
-    x: Tensor, state: State | None, parameters: Parameters, dynamics: Dynamics, options: tuple[bool, bool, Any]
+    x: Tensor,
+    state: State | None,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    single_step: bool,
+    membrane: bool,
+    backend: engines.Backend,
 ) -> Output | None:
     """What a call gives that the C++ engine knows by a number; None if it does not, for whatever reason.
 
     Of the checks only those that the operator does not make itself: it is there for speed.
     """
-    if not dynamics.prepared or not (
-        isinstance(cast(object, x), Tensor) and options[2] in ("auto", "cpp") and x.is_cpu
-    ):
+    if not dynamics.prepared or not isinstance(cast(object, x), Tensor):
+        return None
+    if backend not in ("auto", "cpp") or not x.is_cpu:
         return None
     if x.is_nested or x.layout != torch.strided or not (state is None or type(state) is State):
         return None
@@ -186,15 +194,16 @@ def _again(
     # Function modes see the public operator, and what is traced holds it.
     if not _are_plain(values) or torch._C._len_torch_function_stack() or torch._C._is_tracing():  # pyright: ignore[reportPrivateUsage] - no public ones
         return None
-    source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, options[0])
-    number = dynamics.prepared.get(_place(x.shape if options[0] else x.shape[1:], x, steps, options))
+    source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, single_step)
+    step = x.shape if single_step else x.shape[1:]
+    number = dynamics.prepared.get(_place(step, x, steps, single_step, membrane, backend))
     if number is None:
         return None
     spikes, h, v, current = op.again(source, *values[1:], number)
     return None if spikes is None else Output(spikes, h, State(v, current))
 
 
-def _place(step: torch.Size, x: Tensor, steps: int, options: tuple[bool, bool, Any]) -> tuple[Any, ...]:
+def _place(step: torch.Size, x: Tensor, steps: int, *options: Any) -> tuple[Any, ...]:
     """Where such a number is: what the operator does not compare."""
     return (step, x.dtype, steps, *options)
 

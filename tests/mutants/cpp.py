@@ -21,7 +21,7 @@ ALONE = "tests/test_engines.py::test_a_gradient_does_not_depend_on_what_else_is_
 SECOND = "tests/test_engines.py::test_second_derivative_is_refused"
 DUAL = "tests/test_engines.py::test_forward_mode_is_refused"
 KEPT_NOTHING = "tests/test_engines.py::test_an_operator_that_kept_no_membrane_says_so"
-UNLIKE = "tests/test_prepared.py::test_the_operator_takes_nothing_that_does_not_fit"
+UNLIKE = "tests/test_again.py::test_the_operator_takes_nothing_that_does_not_fit"
 ODD = "tests/test_prepared.py::test_odd_views_of_the_same_shape_are_looked_at_anew"
 LIKE = "tests/test_prepared.py::test_the_second_call_is_the_first"
 LIKE_GRADIENTS = "tests/test_prepared.py::test_the_second_call_has_the_first_s_gradients"
@@ -29,8 +29,8 @@ WATCHED = "tests/test_prepared.py::test_a_backward_pass_that_is_watched_shows_th
 SECOND_AGAIN = "tests/test_prepared.py::test_a_second_derivative_is_refused_as_ever"
 REFUSED = "tests/test_prepared.py::test_a_call_unlike_the_first_is_refused_as_ever"
 INFERENCE = "tests/test_prepared.py::test_inference_tensors_and_mode_decide_as_ever_what_is_differentiated"
-MANY = "tests/test_prepared.py::test_old_numbers_are_forgotten"
-NUMBERS = "tests/test_prepared.py::test_equal_calls_have_one_number"
+MANY = "tests/test_again.py::test_old_numbers_are_forgotten"
+NUMBERS = "tests/test_again.py::test_equal_calls_have_one_number"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -77,7 +77,9 @@ MUTANTS = [
         "the gradient of the last current is dropped", "saved[2].defined() ? d_outputs[3] : Tensor()", "Tensor()"
     ),
     derivative("the gradient of the membrane is dropped", "{d_outputs[0], d_outputs[1],", "{d_outputs[0], Tensor(),"),
-    derivative("gradients nobody asked for come back", "if (!needs[i]) gradients[i] = Tensor();", ""),
+    derivative(
+        "gradients nobody asked for come back", "if (!needs[i]) gradients[i] = Tensor();", "", file="autograd.h"
+    ),
     derivative("second derivatives are silently zero", "if (differentiated(call)) {", "if (false) {", SECOND),
     derivative("forward mode loses its tangent", "value.isTensor() && is_dual(", "false && is_dual(", DUAL),
     derivative("a call without a membrane goes back", "h.defined(), ", "true, ", KEPT_NOTHING),

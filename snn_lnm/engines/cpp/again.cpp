@@ -33,6 +33,10 @@ struct Call {
            parameters == other.parameters && alpha == other.alpha;
   }
 
+  // Besides spikes, of a call that is differentiated.
+  bool gives_h() const { return membrane || options.membrane_is_last(); }
+  bool gives_last_v() const { return !options.membrane_is_last(); }
+
   // An ordinary tensor: on the CPU, dense, of no subclass, mode or transform, without a tangent.
   bool is_plain(const Tensor& t) const {
     constexpr auto autograd = c10::autograd_dispatch_keyset_with_ADInplaceOrView;
@@ -54,7 +58,8 @@ struct Call {
   }
 };
 
-// The last ones of a process. A number is never given again: whoever has an old one finds nothing, and goes by the operator.
+// The last ones of a process. A number is never given again: whoever has an old one finds nothing, and goes by the
+// operator.
 class Calls {
  public:
   int64_t add(Call call) {
@@ -113,14 +118,14 @@ class Again : public torch::autograd::Function<Again> {
     ctx->set_materialize_grads(false);
     ctx->saved_data["call"] = number;
     ctx->saved_data["options"] = call.as_given;
-    ctx->saved_data["gives_h"] = call.membrane || call.options.membrane_is_last();
-    ctx->saved_data["gives_last_v"] = !call.options.membrane_is_last();
+    ctx->saved_data["gives_h"] = call.gives_h();
+    ctx->saved_data["gives_last_v"] = call.gives_last_v();
     const Outputs out = run({x, v, current, coefficients, threshold, v_reset, gain, alpha}, call, true);
     ctx->save_for_backward({kept_input(x, out.h, gain, alpha), v, current.value_or(Tensor()), coefficients, threshold,
                             v_reset, gain, alpha.value_or(Tensor()), out.h});
     variable_list outputs{out.spikes};
-    if (call.membrane || !out.last_v.defined()) outputs.push_back(out.h);
-    if (out.last_v.defined()) outputs.push_back(out.last_v);
+    if (call.gives_h()) outputs.push_back(out.h);
+    if (call.gives_last_v()) outputs.push_back(out.last_v);
     if (alpha) outputs.push_back(out.last_current);
     return outputs;
   }
@@ -157,11 +162,7 @@ class Again : public torch::autograd::Function<Again> {
     auto found = lnm::backward({maybe(d[0]), maybe(d[1]), maybe(d[2]), maybe(d[3])},
                                {saved[0], saved[1], current, saved[3], saved[4], saved[5], saved[6], alpha}, saved[kTensors],
                                call.options, needs[1] || needs[2], {needs[3], needs[4], needs[5], needs[6], needs[7]});
-    variable_list gradients(std::make_move_iterator(found.begin()), std::make_move_iterator(found.end()));
-    for (size_t i = 0; i < kTensors; ++i) {
-      if (!needs[i]) gradients[i] = Tensor();
-    }
-    return gradients;
+    return needed({found.begin(), found.end()}, needs);
   }
 };
 
@@ -187,7 +188,8 @@ void remember(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
   torch::jit::push(*stack, Calls::get().add(std::move(call)));
 }
 
-// Spikes; the membrane, empty if not asked for; the last states. Undefined all, if the tensors do not fit the call of that number.
+// Spikes; the membrane, empty if not asked for; the last states. Undefined all, if the tensors do not fit the call of
+// that number.
 std::tuple<Tensor, Tensor, Tensor, Tensor> again(
     const Tensor& x, const Maybe& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
     const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t number) {
@@ -204,11 +206,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> again(
   const bool differentiated = wants_gradients && any(in, [](const Tensor& t) { return t.requires_grad(); });
   Outputs out;
   if (differentiated) {
-    const variable_list found = Again::apply(x, start, synapse, coefficients, threshold, v_reset, gain, alpha, number, call);
+    const variable_list found =
+        Again::apply(x, start, synapse, coefficients, threshold, v_reset, gain, alpha, number, call);
     auto next = found.begin();
     out.spikes = *next++;
-    if (call.membrane || call.options.membrane_is_last()) out.h = *next++;
-    if (!call.options.membrane_is_last()) out.last_v = *next++;
+    if (call.gives_h()) out.h = *next++;
+    if (call.gives_last_v()) out.last_v = *next++;
     if (alpha) out.last_current = *next++;
   } else {
     out = run(in, call, call.membrane);

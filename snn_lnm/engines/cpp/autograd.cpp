@@ -41,11 +41,7 @@ variable_list backward_by_operator(const std::array<Tensor, 4>& d, const variabl
   stack.push_back(needs[1] || needs[2]);
   stack.push_back(of_parameters);
   op.callBoxed(stack);
-  variable_list gradients = tensors(stack);
-  for (size_t i = 0; i < kTensors; ++i) {
-    if (!needs[i]) gradients[i] = Tensor();
-  }
-  return gradients;
+  return needed(tensors(stack), needs);
 }
 
 namespace {
@@ -76,7 +72,8 @@ class Scan : public torch::autograd::Function<Scan> {
     TORCH_CHECK_VALUE(h.defined(), "the operator kept no membrane to go back through: call it with a dtype for membrane.");
     const bool last_v_is_membrane = d_outputs[2].defined() && d_outputs[2].sym_sizes() != v.sym_sizes();
     variable_list gradients = backward_by_operator(
-        {d_outputs[0], d_outputs[1], last_v_is_membrane ? Tensor() : d_outputs[2], saved[2].defined() ? d_outputs[3] : Tensor()},
+        {d_outputs[0], d_outputs[1], last_v_is_membrane ? Tensor() : d_outputs[2],
+         saved[2].defined() ? d_outputs[3] : Tensor()},
         saved, ctx->saved_data["options"], needs_of(ctx, saved));
     gradients.resize(kTensors + 2);  // forward has an operator and a stack besides
     return gradients;

@@ -3,6 +3,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 namespace lnm {
@@ -20,6 +21,14 @@ inline std::array<bool, kTensors> needs_of(AutogradContext* ctx, const variable_
   std::array<bool, kTensors> needs;
   for (size_t i = 0, edge = 0; i < kTensors; ++i) needs[i] = saved[i].defined() && ctx->needs_input_grad(edge++);
   return needs;
+}
+
+// `gradients`, of which those that nobody needs are undefined.
+inline variable_list needed(variable_list gradients, const std::array<bool, kTensors>& needs) {
+  for (size_t i = 0; i < kTensors; ++i) {
+    if (!needs[i]) gradients[i] = Tensor();
+  }
+  return gradients;
 }
 
 // What is kept in place of the input. Only gain and α need that; for the rest anything of its shape and dtype does.
