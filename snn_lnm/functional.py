@@ -128,7 +128,7 @@ def run(
     ``membrane`` the one returned is empty, `[0]`. ``remembers``: ``dynamics`` will be called again, and is to
     hold what was found out about this call.
     """
-    if memory is FULL and not torch.compiler.is_compiling():
+    if memory is FULL and not torch.compiler.is_compiling() and dynamics.prepared:
         known = _again(x, state, parameters, dynamics, single_step, membrane, backend)
         if known is not None:
             return known
@@ -140,7 +140,7 @@ def run(
     given = state if type(state) is State else _NOTHING
     values = (source, *given, *parameters)
     key = None
-    if remembers and (state is None or given is state) and _are_plain(values):
+    if remembers and _are_plain(values) and (state is None or given is state):
         key = _key(values, memory, steps, single_step, membrane, backend)
         if (prepared := dynamics.prepared.get(key)) is not None:
             start = _start(given, parameters, step, x)
@@ -172,7 +172,7 @@ def run(
 
 
 def _again(
-    x: Tensor,
+    x: Any,
     state: State | None,
     parameters: Parameters,
     dynamics: Dynamics,
@@ -184,22 +184,25 @@ def _again(
 
     Of the checks only those that the operator does not make itself: it is there for speed.
     """
-    if not dynamics.prepared or not isinstance(cast(object, x), Tensor):
-        return None
-    if backend not in ("auto", "cpp") or not x.is_cpu:
+    if not isinstance(x, Tensor) or not x.is_cpu or backend not in ("auto", "cpp"):
         return None
     if x.is_nested or x.layout != torch.strided or not (state is None or type(state) is State):
         return None
-    values = (x, *(state or _NOTHING), *parameters)
-    # Function modes see the public operator, and what is traced holds it.
-    if not _are_plain(values) or torch._C._len_torch_function_stack() or torch._C._is_tracing():  # pyright: ignore[reportPrivateUsage] - no public ones
+    given = state or _NOTHING
+    # Function modes and transforms see the public operator, and what is traced holds it.
+    if (
+        torch._C._len_torch_function_stack()  # pyright: ignore[reportPrivateUsage] - no public ones
+        or torch._C._is_tracing()  # pyright: ignore[reportPrivateUsage]
+        or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
+        or op.watched((x, *given, *parameters))
+    ):
         return None
     source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, single_step)
     step = x.shape if single_step else x.shape[1:]
     number = dynamics.prepared.get(_place(step, x, steps, single_step, membrane, backend))
     if number is None:
         return None
-    spikes, h, v, current = op.again(source, *values[1:], number)
+    spikes, h, v, current = op.again(source, *given, *parameters, number)
     return None if spikes is None else Output(spikes, h, State(v, current))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import snntorch
 import torch
@@ -66,12 +66,8 @@ def start_coefficients(coefficients: Any, degree: int | None) -> Tensor:
     return check_coefficients(theta if theta.is_floating_point() else theta.float(), degree)
 
 
-class Law(NamedTuple):
-    """What :func:`snn_lnm.functional.run` needs besides the input."""
-
-    start: State | None
-    numbers: Parameters
-    dynamics: Dynamics
+Law = tuple[State | None, Parameters, Dynamics]
+"""What :func:`snn_lnm.functional.run` needs besides the input."""
 
 
 class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
@@ -172,13 +168,13 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         return theta[..., 1]
 
     def _dynamics(self) -> Dynamics:
-        reset = cast(str, self.reset_mechanism)
-        domain = cast(Any, self.domain and tuple(self.domain))  # a list may change
+        domain: Any = self.domain and tuple(self.domain)  # a list may change
+        given = (self._reset_mechanism, domain)
         cached = self.__dict__.get("_cached_dynamics")
         # A callable is the same if it is that very one: its == may mean anything.
-        if cached is None or cached[0] is not self.spike_grad or cached[1] != (reset, domain):
-            dynamics = Dynamics("map", RESETS[reset], surrogate=recover(self.spike_grad), domain=domain)
-            self.__dict__["_cached_dynamics"] = cached = (self.spike_grad, (reset, domain), dynamics)
+        if cached is None or cached[0] is not self.spike_grad or cached[1] != given:
+            dynamics = Dynamics("map", RESETS[given[0]], surrogate=recover(self.spike_grad), domain=domain)
+            self.__dict__["_cached_dynamics"] = cached = (self.spike_grad, given, dynamics)
         return cached[2]
 
     def is_fused(self) -> bool:
@@ -186,7 +182,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             self.reset_delay
             and not self.inhibition
             and not self.state_quant
-            and self.reset_mechanism in self.FUSED_RESETS
+            and self._reset_mechanism in self.FUSED_RESETS
             and isinstance(self._dynamics().surrogate, Surrogate)
             and not self._customised
             and not any(map(self.__dict__.__contains__, HOST_STEPS))
@@ -194,16 +190,20 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
 
     def _numbers(self, dtype: torch.dtype, dims: int, alpha: Tensor | None = None) -> Parameters:
         """The parameters for steps of ``dims`` dimensions: snnTorch's broadcasting, from the right, made explicit."""
-
-        constants = cast("dict[str, Tensor]", self._buffers)  # read there: `nn.Module.__getattr__` takes its time
-        given = (self.coefficients, self.threshold, constants["_v_reset"], constants["_gain"], alpha)
-        if dims <= 2 and all([value is None or value.dtype == dtype for value in given]):
-            return Parameters(*cast(Any, given))
+        constants: dict[str, Any] = self._buffers  # read where they are: `nn.Module.__getattr__` takes its time
+        v_reset, gain = constants["_v_reset"], constants["_gain"]
+        if (threshold := constants.get("threshold")) is None:
+            threshold = self.threshold
+        if (theta := self._parameters.get("coefficients")) is None:
+            theta = self.coefficients
+        is_converted = not (dtype is theta.dtype is threshold.dtype is v_reset.dtype is gain.dtype)
+        if dims <= 2 and not is_converted and (alpha is None or alpha.dtype is dtype):
+            return Parameters(theta, threshold, v_reset, gain, alpha)
 
         def right(value: Tensor | None, trailing: int = 0) -> Any:
             return None if value is None else from_the_right(value.to(dtype), dims, trailing)
 
-        return Parameters(right(given[0], 1), *map(right, given[1:]))
+        return Parameters(right(theta, 1), *map(right, (threshold, v_reset, gain, alpha)))
 
     def _fused(
         self,
@@ -215,21 +215,32 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
-        start = None
-        if any([state.shape == shape for state in states]):  # one of another shape restarts, as in the host
+        start = None  # a state of another shape restarts, as in the host
+        if len(states) == 1:
+            v = states[0]
+            if v.shape == shape:
+                start = State(v if v.dtype is dtype else v.to(dtype))
+        elif any([state.shape == shape for state in states]):
             start = State(*[s.to(dtype) if s.shape == shape else functional.zeros(shape, x) for s in states[::-1]])
-        law = Law(start, self._numbers(dtype, len(shape), alpha), self._dynamics())
+        numbers, dynamics = self._numbers(dtype, len(shape), alpha), self._dynamics()
         out = functional.run(
-            x, *law, backend=self.backend, single_step=single_step, membrane=membrane, memory=self.memory
+            x,
+            start,
+            numbers,
+            dynamics,
+            backend=self.backend,
+            single_step=single_step,
+            membrane=membrane,
+            memory=self.memory,
         )
-        return out, law
+        return out, (start, numbers, dynamics)
 
     def _graded(self, spikes: Tensor) -> Tensor:
-        return spikes if self._is_ungraded() else (spikes * self.graded_spikes_factor).to(spikes.dtype)
-
-    def _is_ungraded(self) -> bool:
-        """The factor is the constant 1 (or that cannot be told cheaply, and multiplying is the answer)."""
         factor = self.graded_spikes_factor
+        return spikes if self._is_one(factor) else (spikes * factor).to(spikes.dtype)
+
+    def _is_one(self, factor: Tensor) -> bool:
+        """The constant 1 (or that cannot be told cheaply, and multiplying is the answer)."""
         if factor.requires_grad or torch.compiler.is_compiling() or factor.is_inference():
             return False
         cached = self.__dict__.get("_cached_graded")
@@ -263,6 +274,13 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         check_input(x)
 
     # ---- life of a module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As `nn.Module` does, which looks for parameters first: a state is set at every step."""
+        if name in self.STATES and type(value) is Tensor and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)

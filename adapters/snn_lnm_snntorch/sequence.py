@@ -29,10 +29,12 @@ def fuse(neuron: LNM | SynapticLNM, call: Call) -> Callable[..., Any]:
 
 def _leaky(neuron: Any) -> Callable[..., Any]:
     def run(x: Tensor, mem: Tensor | None = None) -> Any:
-        neuron._check_call(x, mem=mem)
+        if mem is None:
+            mem = neuron.mem
+        else:
+            neuron._check_call(x, mem=mem)
         silent = neuron.init_hidden and not neuron.output
-        start = neuron.mem if mem is None else mem
-        out, _ = neuron._fused(x, [start], single_step=False, membrane=not silent)
+        out, _ = neuron._fused(x, [mem], None, False, not silent)
         neuron.mem = out.state.v
         spikes = neuron._graded(out.spikes)
         return spikes if silent else (spikes, out.membrane)

@@ -296,7 +296,7 @@ def _permute(value: Tensor | None, order: list[int], leading: int, trailing: int
 def one_step(x: Tensor, single_step: bool) -> tuple[Tensor, int]:
     """The step of which the sequence ``x`` consists, and how often it does; ``x`` and 0 if it does not."""
     step = None if single_step else held(x)
-    return (x, 0) if step is None else (step, len(x))
+    return (x, 0) if step is None else (step, x.shape[0])
 
 
 def prepare(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from operator import is_
 from typing import Any, cast
 
 import torch
@@ -58,7 +59,7 @@ class Operation:
         name, op, target, args, kwargs: the node's, with a :class:`Value` for each node.
         sources: names of those nodes.
         done: the sources that nobody needs any more: a sequence is memory.
-        only: the source that is its only argument, if so.
+        only: of a layer, the source that is its only argument, if so.
     """
 
     name: str
@@ -86,6 +87,7 @@ class StepGraph:
         inputs, attributes: names of the operations that are arguments, and of those that are the model's attributes.
         layers: the operations that call one.
         called: what they call.
+        repeats: some of them call the same.
         modules: all of the model, by their paths, when it was made.
     """
 
@@ -100,12 +102,13 @@ class StepGraph:
     attributes: tuple[str, ...]
     layers: tuple[Operation, ...]
     called: dict[str, nn.Module]
+    repeats: bool
     modules: dict[str, nn.Module]
 
     def has(self, modules: dict[str, nn.Module]) -> bool:
         """``modules`` are those of which it was made."""
         known = self.modules
-        return len(known) == len(modules) and all([known.get(path) is module for path, module in modules.items()])
+        return [*known] == [*modules] and all(map(is_, known.values(), modules.values()))
 
     def options_now(self) -> Any:
         """The plain attributes that the graph holds as constants, as they are now."""
@@ -207,6 +210,7 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
         attributes=attributes,
         layers=layers,
         called=called,
+        repeats=len({*called.values()}) < len(called),
         modules=modules,
     )
 
@@ -231,7 +235,8 @@ def _operations(graph: fx.Graph) -> tuple[Operation, ...]:
         args, kwargs = (replaced(tree, fx.Node, lambda n: Value(n.name)) for tree in (node.args, node.kwargs))
         sources = tuple(source.name for source in node.all_input_nodes)
         done = tuple(source.name for source in node.all_input_nodes if last[source] is node)
-        only = args[0].name if len(args) == 1 and isinstance(args[0], Value) and not kwargs else None
+        is_layer_of_one = node.op == "call_module" and len(args) == 1 and isinstance(args[0], Value) and not kwargs
+        only = args[0].name if is_layer_of_one else None
         return Operation(node.name, node.op, node.target, args, kwargs, sources, done, only)
 
     return tuple(map(operation, graph.nodes))

@@ -138,19 +138,19 @@ class FusedTime(nn.Module):
         self._trace()
         return self
 
-    def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
-        if not isinstance(cast(object, x), Tensor):
+    def forward(self, x: Any, *states: Any, **named: Any) -> Any:
+        if not isinstance(x, Tensor):
             raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
         if check_dense(x).dim() < 2 or not x.shape[0]:
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         root = self._root()
         step = self._step(root)
         arguments = self._arguments(root, step, x, states, named)
-        self._check_memories(root, step)
+        if step.repeats:
+            self._check_memories(root, step)
         runner = Runner(root, step, self._adapters, self._exact, self._at_once)
         out = runner(arguments)
-        seen = {node.target: runner.seen[node.name] for node in step.layers if node.name in runner.seen}
-        self.__dict__.update(_seen=seen, _stepped=tuple(runner.stepped))  # no modules, which nn.Module would look for
+        self.__dict__.update(_seen=runner.seen, _stepped=tuple(runner.stepped))  # no modules, for which nn.Module looks
         return out
 
     def _arguments(self, root: nn.Module, step: StepGraph, x: Tensor, states: Any, named: Any) -> list[Any]:
@@ -205,15 +205,13 @@ class FusedTime(nn.Module):
     def _ways(self, step: StepGraph) -> list[tuple[Operation, nn.Module, How, str]]:
         found: list[tuple[Operation, nn.Module, How, str]] = []
         for node in step.layers:
-            module, seen = step.called[node.name], self._seen.get(node.target, Seen())
-            way = way_of(module, step.calls[node.name], seen, self._adapters, self._exact)
-            found.append((node, module, way.how, way.reason))
+            module, seen = step.called[node.name], self._seen.get(node.target, (None, False))
+            how, reason, _ = way_of(module, step.calls[node.name], seen, self._adapters, self._exact)
+            found.append((node, module, how, reason))
         return found
 
     def _check_memories(self, root: nn.Module, step: StepGraph) -> None:
         """A layer with a memory of its own that a step calls twice goes back and forth between its places."""
-        if len({*step.called.values()}) == len(step.called):
-            return
         seen: set[nn.Module] = set()
         for node, module, how, _ in self._ways(step):
             has_none = type(module) in folding.RANDOM or (type(module) in folding.SUMS and not has_hooks(module))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from snn_lnm.engines.held import held, hold
+from snn_lnm.engines.held import held, over_time
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, has_hooks, neurons, replaced
 from snn_lnm.plugins import Adapter, Call, CannotFuse
@@ -33,22 +33,11 @@ AtOnce = Literal["auto", "all"] | int
 How = Literal["once", "folded", "fused over T", "step by step"]
 
 
-class Seen(NamedTuple):
-    """What a run found out about a layer's input: the dimensions of a step, and whether all steps are the same."""
-
-    dims: int | None = None
-    same: bool = False
-
-
-class Way(NamedTuple):
-    """How one layer runs over time, why so, and what does it if not T calls of the layer.
-
-    ``run`` takes `[T, B, ...]` if it is fused over T, `[T·B, ...]` if folded, and `[B, ...]` if it runs once.
-    """
-
-    how: How
-    reason: str
-    run: Callable[..., Any] | None = None
+Seen = tuple[int | None, bool]
+"""What a run found out about a layer's input: the dimensions of a step, and whether all steps are the same."""
+Way = tuple[How, str, Callable[..., Any] | None]
+"""How one layer runs over time, why so, and what does it if not T calls of the layer: that takes `[T, B, ...]` if it is
+fused over T, `[T·B, ...]` if folded, and `[B, ...]` if it runs once."""
 
 
 @dataclass(eq=False)
@@ -69,7 +58,8 @@ class Steps:
 def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter], exact: bool) -> Way:
     """How ``module`` runs, called as ``call``, on inputs as ``seen``."""
     if has_hooks(module):
-        return Way("step by step", "its hooks see every step")
+        return "step by step", "its hooks see every step", None
+    dims, same = seen
     kind = type(module)
     if kind not in folding.KNOWN:
         way = _way_of_neuron(module, call, adapters)
@@ -78,14 +68,14 @@ def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter
         try:
             kind = next(filter(None, (adapter.layer(module) for adapter in adapters)), kind)
         except CannotFuse as obstacle:
-            return Way("step by step", str(obstacle))
-    if reason := folding.reason_to_step(kind, module, seen.dims):
-        return Way("step by step", reason)
-    if seen.same:
-        return Way("once", "its input is the same at every step", folding.call_of(kind, module))
+            return "step by step", str(obstacle), None
+    if reason := folding.reason_to_step(kind, module, dims):
+        return "step by step", reason, None
+    if same:
+        return "once", "its input is the same at every step", folding.call_of(kind, module)
     if exact and kind in folding.SUMS:
-        return Way("step by step", "exact=True: its sums may round otherwise on a larger batch")
-    return Way("folded", "", folding.call_of(kind, module))
+        return "step by step", "exact=True: its sums may round otherwise on a larger batch", None
+    return "folded", "", folding.call_of(kind, module)
 
 
 def _way_of_neuron(module: nn.Module, call: Call, adapters: Sequence[Adapter]) -> Way | None:
@@ -94,13 +84,13 @@ def _way_of_neuron(module: nn.Module, call: Call, adapters: Sequence[Adapter]) -
     for adapter in adapters:
         if kind in adapter.fuse:
             try:
-                return Way("fused over T", "", adapter.fuse[kind](module, call))
+                return "fused over T", "", adapter.fuse[kind](module, call)
             except CannotFuse as obstacle:
-                return Way("step by step", str(obstacle))
+                return "step by step", str(obstacle), None
     for adapter in adapters:
         if isinstance(module, neurons(adapter)):
             can_swap = kind in adapter.replace
-            return Way("step by step", "native: snn_lnm.swap first" if can_swap else "a neuron without a fused form")
+            return "step by step", "native: snn_lnm.swap first" if can_swap else "a neuron without a fused form", None
     return None
 
 
@@ -163,16 +153,21 @@ class Runner:
         return replaced(output.args[0], Value, lambda value: self._returned(value.name, values[value.name]))
 
     def _value(self, node: Operation, values: dict[str, Any]) -> Any:
-        if node.op == "call_module":
+        if node.only is not None:
+            value = self._layer_over_time(node, (values[node.only],), {})
+        elif node.op == "call_module":
             value = self._layer(node, values)
         elif node.op == "get_attr":
             value = self._attribute(str(node.target))
         else:
             value = self._function(node.target, *_given(node, values))
-        is_same = self.same and any([source in self.same for source in node.sources])
-        if (is_same or node.op == "get_attr") and not _over_time(value):
+        is_new = type(value) is not OverTime and (node.op == "get_attr" or self._is_of_the_same(node))
+        if is_new and not _over_time(value):
             self.same[node.name] = value
         return value
+
+    def _is_of_the_same(self, node: Operation) -> bool:
+        return bool(self.same) and any([source in self.same for source in node.sources])
 
     def _returned(self, source: str, value: Any) -> Any:
         """What the step returns: over time, unless it is an attribute of the model."""
@@ -189,36 +184,34 @@ class Runner:
         return value
 
     def _layer(self, node: Operation, values: dict[str, Any]) -> Any:
-        name = node.name
-        module, call = self.step.called[name], self.step.calls[name]
-        if node.only is not None:
-            return self._layer_over_time(name, module, call, (values[node.only],), {})
+        name, call = node.name, self.step.calls[node.name]
         args, kwargs = _given(node, values)
         if len(kwargs) > 1:
-            kwargs = _in_order(module, kwargs)
+            kwargs = _in_order(self.step.called[name], kwargs)
         if name in self.states:
             args, kwargs = _carry(args, kwargs, self.states[name], call.states)
-        out = self._layer_over_time(name, module, call, args, kwargs)
+        out = self._layer_over_time(node, args, kwargs)
         if call.carried:
             self.states[name] = _last(out)
         return out
 
-    def _layer_over_time(self, name: str, module: nn.Module, call: Call, args: Any, kwargs: Any) -> Any:
-        if not args or not isinstance(args[0], (OverTime, Tensor)):
+    def _layer_over_time(self, node: Operation, args: Any, kwargs: Any) -> Any:
+        module, call = self.step.called[node.name], self.step.calls[node.name]
+        given, *rest = args or (None,)
+        same = not isinstance(given, OverTime)
+        x: Any = given if same else given.tensor
+        if not isinstance(x, Tensor) or ((rest or kwargs) and _over_time((rest, kwargs))):
             return self._step_by_step(module, args, kwargs, call)
-        x, *rest = args
-        if (rest or kwargs) and _over_time((rest, kwargs)):
-            return self._step_by_step(module, args, kwargs, call)
-        same = not isinstance(x, OverTime)
-        self.seen[name] = seen = Seen(x.dim() if same else x.tensor.dim() - 1, same)
+        self.seen[node.target] = seen = (x.dim() if same else x.dim() - 1, same)
         how, _, run = way_of(module, call, seen, self.adapters, self.exact)
         if run is None:
             return self._step_by_step(module, args, kwargs, call)
         if how == "once":
             return run(x, *rest, **kwargs)
         if how == "folded":
-            return _collect_folded(folding.fold(run, x.tensor, *rest, **kwargs))
-        return _fused_result(run(hold(x, self.steps) if same else x.tensor, *rest, **kwargs))
+            out = folding.fold(run, x, *rest, **kwargs)
+            return OverTime(out) if type(out) is Tensor else _collect_folded(out)
+        return _fused_result(run(over_time(x, self.steps) if same else x, *rest, **kwargs))
 
     def _function(self, target: Any, args: Any, kwargs: Any) -> Any:
         name = getattr(target, "__name__", str(target))
@@ -335,7 +328,7 @@ def _fused_result(out: Any) -> Any:
     """Tensors are over time; a state that is a tuple is the last one."""
     if isinstance(out, Tensor):
         return OverTime(out)
-    return tuple(OverTime(value) if isinstance(value, Tensor) else Steps([value]) for value in out)
+    return tuple([OverTime(value) if isinstance(value, Tensor) else Steps([value]) for value in out])
 
 
 def _bytes_of_a_step(value: Any) -> int:

@@ -50,6 +50,14 @@ def test_batch_norm_uses_the_statistics_of_each_step_and_is_folded_in_evaluation
     assert ways(fused)["1"] == "folded"  # the report tells how things are now
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_has_the_bits_of_one_large_batch(bias):
+    layer = nn.Linear(100, 50, bias=bias)
+    for x in (torch.rand(T, B, 100), torch.rand(B, T, 100).transpose(0, 1), torch.rand(T, B, 200)[..., ::2]):
+        got = snn_lnm.fuse_time(nn.Sequential(layer))(x)
+        assert torch.equal(got, layer(x.flatten(0, 1)).view(T, B, 50))
+
+
 def test_dropout_draws_the_masks_of_the_loop():
     net = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), leaky())
     fused = compare(net, 3 * torch.randn(T, B, 5))

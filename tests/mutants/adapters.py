@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Mutant
 
 LEAKY = "tests/snntorch/test_host.py::test_swapped_leaky_is_leaky"
+STATES = "tests/snntorch/test_leaky.py::test_a_state_may_be_a_buffer_or_a_parameter"
 SYNAPTIC = "tests/snntorch/test_host.py::test_swapped_synaptic_is_synaptic"
 SNNTORCH_SUITE = "tests/test_conformance.py::TestSnnTorch"
 NORSE = "tests/norse/test_exact.py::test_swapped_is_native[LIFCell-torch.float32]"
@@ -34,7 +35,7 @@ MUTANTS = [
     snntorch(
         "polynomial",
         "the graded factor is lost",
-        "return spikes if self._is_ungraded() else",
+        "return spikes if self._is_one(factor) else",
         "return spikes if True else",
         LEAKY,
     ),
@@ -63,15 +64,15 @@ MUTANTS = [
     snntorch(
         "polynomial",
         "a step of the usual dtype is not looked at for its dimensions",
-        "if dims <= 2 and all(",
-        "if all(",
+        "if dims <= 2 and not is_converted and",
+        "if not is_converted and",
         "tests/snntorch/test_leaky.py::test_every_layout_of_every_parameter",
     ),
     snntorch(
         "polynomial",
         "a step of two dimensions is not looked at for its dtype",
-        "if dims <= 2 and all([value is None or value.dtype == dtype for value in given]):",
-        "if dims <= 2:",
+        "is_converted = not (dtype is theta.dtype",
+        "is_converted = False and not (dtype is theta.dtype",
         "tests/snntorch/test_leaky.py::test_numbers_follow_the_input_s_dtype_as_in_the_host",
     ),
     snntorch(
@@ -192,10 +193,12 @@ MUTANTS = [
     snntorch(
         "polynomial",
         "options set later are not seen",
-        "if cached is None or cached[0] is not self.spike_grad or cached[1] != (reset, domain):",
+        "if cached is None or cached[0] is not self.spike_grad or cached[1] != given:",
         "if cached is None:",
         "tests/snntorch/test_leaky.py::test_options_set_after_a_call_count",
     ),
+    snntorch("polynomial", "a state is no buffer", " and name in self.__dict__:", ":", STATES),
+    snntorch("polynomial", "a state is no parameter", " and type(value) is Tensor and", " and", STATES),
     snntorch(
         "polynomial",
         "a callable is the same if it says so",

@@ -85,8 +85,8 @@ MUTANTS = [
     mutant(
         "runner.py",
         "each block computes again what does not change",
-        'if (is_same or node.op == "get_attr") and',
-        "if False and",
+        "if is_new and not _over_time(value):",
+        "if False:",
         ONCE,
         OVER_TIME,
     ),
@@ -107,15 +107,15 @@ MUTANTS = [
     mutant(
         "runner.py",
         "exact=True repeats what runs once",
-        "    if seen.same:\n",
-        "    if seen.same and not exact:\n",
+        "    if same:\n",
+        "    if same and not exact:\n",
         f"{HELD}networks_whose_arithmetic_is_exact",
     ),
     mutant(
         "runner.py",
         "layers that draw run once",
-        "    if reason := folding.reason_to_step(kind, module, seen.dims):",
-        "    if not seen.same and (reason := folding.reason_to_step(kind, module, seen.dims)):",
+        "    if reason := folding.reason_to_step(kind, module, dims):",
+        "    if not same and (reason := folding.reason_to_step(kind, module, dims)):",
         f"{HELD}what_depends_on_time_runs_at_every_step",
     ),
     mutant("runner.py", "each block starts from the first states", "if name in self.states:", "if False:", EXPLICIT),
@@ -157,7 +157,7 @@ MUTANTS = [
     mutant(
         "runner.py",
         "states by name go in the order of the call",
-        "kwargs = _in_order(module, kwargs)",
+        "kwargs = _in_order(self.step.called[name], kwargs)",
         "pass",
         f"{MODELS}states_by_name_in_any_order",
     ),
@@ -180,8 +180,8 @@ MUTANTS = [
     mutant(
         "runner.py",
         "a layer that takes more than a tensor forgets its state",
-        "return self._step_by_step(module, args, kwargs, call)\n        x, *rest = args",
-        "return self._step_by_step(module, args, kwargs, Call(0, False, True))\n        x, *rest = args",
+        "(rest, kwargs))):\n            return self._step_by_step(module, args, kwargs, call)",
+        "(rest, kwargs))):\n            return self._step_by_step(module, args, kwargs, Call(0, False, True))",
         f"{MODELS}a_layer_with_a_state_may_take_more_than_a_tensor",
     ),
     mutant(
@@ -242,6 +242,27 @@ MUTANTS = [
         "pass",
         f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
     ),
+    mutant(
+        "graph.py",
+        "a layer that is added is not noticed",
+        "[*known] == [*modules] and ",
+        "",
+        f"{LAYERS}nested_layers_that_are_replaced_or_switched_are_noticed",
+    ),
+    mutant(
+        "graph.py",
+        "no layer is called twice",
+        "len({*called.values()}) < len(called)",
+        "False",
+        f"{LAYERS}a_sum_that_remembers_by_a_hook_is_not_called_twice",
+    ),
+    mutant(
+        "graph.py",
+        "a function of one value is a layer",
+        'node.op == "call_module" and len(args) == 1',
+        "len(args) == 1",
+        f"{LAYERS}functions_mean_what_they_mean_in_one_step",
+    ),
     # ---- fuse/model.py
     mutant(
         "model.py",
@@ -293,6 +314,13 @@ MUTANTS = [
     pool("forward mode too", " or is_forward_mode())", ")", POOL_MODES),
     pool("the gradient loses the input's layout", "not x.is_contiguous()\n", "False\n", POOL_BITS),
     pool("the second derivative mixes rows and columns", ".transpose(-3, -2)", "", POOL_SECOND),
+    mutant(
+        "folding.py",
+        "a linear layer adds up in PyTorch's other order",
+        "x.dim() == 3 and x.is_contiguous():",
+        "x.dim() == 3:",
+        f"{LAYERS}a_linear_layer_has_the_bits_of_one_large_batch",
+    ),
     mutant("folding.py", "pooling as a layer is PyTorch's", "if kind is not nn.MaxPool2d or", "if True or", POOLING),
     mutant("folding.py", "a patched pooling layer is not called", '"forward" in vars(layer) or ', "", WATCHED),
     mutant("folding.py", "a watched one neither", " or _are_all_modules_watched()", "", WATCHED),

@@ -187,6 +187,16 @@ def test_a_changed_factor_takes_effect():
     assert neuron(x, torch.zeros(2, 3))[0].unique() == 1
 
 
+def test_a_state_may_be_a_buffer_or_a_parameter():
+    neuron, x = LNM(0.9), torch.full((2, 3), 2.0)
+    neuron.mem = nn.Parameter(torch.zeros(2, 3))
+    assert [*neuron.parameters()][-1] is neuron.mem
+    del neuron.mem
+    neuron.register_buffer("mem", torch.zeros(2, 3))
+    _, membrane = neuron(x)
+    assert membrane.all() and neuron.get_buffer("mem") is membrane
+
+
 def test_inference_mode():
     x = torch.full((2, 3), 2.0)
     with torch.inference_mode():
