@@ -192,6 +192,17 @@ def test_a_mode_sees_shapes_only():
     assert type(out.spikes).__name__ == "FakeTensor" and out.spikes.shape == (3, 2, 4)
 
 
+def test_an_engine_asked_for_is_refused_in_a_transform_that_does_not_see_it():
+    dynamics, parameters = Dynamics(), numbers()
+
+    def scaled(weight):
+        return weight * functional.run(X, None, parameters, dynamics, backend="cpp").spikes.sum()
+
+    assert scaled(torch.tensor(1.0)) > 0
+    with pytest.raises(RuntimeError, match="transforms"):
+        torch.vmap(scaled)(torch.ones(2))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_transform_runs_on_the_reference(way):
     dynamics = Dynamics()

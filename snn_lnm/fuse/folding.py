@@ -128,7 +128,7 @@ def _are_all_modules_watched() -> bool:
 def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``function`` on `[T·B, ...]`; its results as `[T, B, ...]`."""
     function = max_pool2d if function is F.max_pool2d else function
-    if type(function) is nn.Linear and x.dim() == 3 and x.is_contiguous():
+    if type(function) is nn.Linear and x.dim() == 3:
         return function(x)  # PyTorch folds it by itself
     time_and_batch = x.shape[:2]
     out = function(x.flatten(0, 1), *args, **kwargs)

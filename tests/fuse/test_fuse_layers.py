@@ -52,10 +52,14 @@ def test_batch_norm_uses_the_statistics_of_each_step_and_is_folded_in_evaluation
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_layer_has_the_bits_of_one_large_batch(bias):
-    layer = nn.Linear(100, 50, bias=bias)
-    for x in (torch.rand(T, B, 100), torch.rand(B, T, 100).transpose(0, 1), torch.rand(T, B, 200)[..., ::2]):
+    layer, batch = nn.Linear(100, 50, bias=bias), 16
+    for x in (
+        torch.rand(T, batch, 100),
+        torch.rand(batch, T, 100).transpose(0, 1),
+        torch.rand(T, batch, 200)[..., ::2],
+    ):
         got = snn_lnm.fuse_time(nn.Sequential(layer))(x)
-        assert torch.equal(got, layer(x.flatten(0, 1)).view(T, B, 50))
+        assert torch.equal(got, layer(x.flatten(0, 1)).view(T, batch, 50))
 
 
 def test_dropout_draws_the_masks_of_the_loop():
@@ -174,6 +178,15 @@ def test_nested_layers_that_are_replaced_or_switched_are_noticed():
         assert torch.equal(*got) and got[0].any()
 
 
+def test_a_layer_that_is_renamed_is_noticed():
+    net = nn.Sequential()
+    net.before = nn.Linear(5, 5)
+    fused = snn_lnm.fuse_time(net)
+    net.after = net.before
+    del net.before
+    assert [*ways(fused)] == ["after"]
+
+
 class AsItsPartIs(nn.Module):
     """Does something else while a layer in it, that is not looked into, is in training."""
 
@@ -205,10 +218,11 @@ class OneSumTwice(nn.Module):
 
 def test_a_sum_that_remembers_by_a_hook_is_not_called_twice():
     net = OneSumTwice()
-    snn_lnm.fuse_time(net, exact=True)
+    fused = snn_lnm.fuse_time(net, exact=True)
     net.linear.register_forward_pre_hook(lambda module, given: None)
-    with pytest.raises(ValueError, match="called twice in a step and may remember"):
-        snn_lnm.fuse_time(net)
+    for run in (lambda: snn_lnm.fuse_time(net), lambda: fused(torch.randn(T, B, 5))):
+        with pytest.raises(ValueError, match="called twice in a step and may remember"):
+            run()
 
 
 def test_an_unbatched_step_is_not_taken_for_a_batch():

@@ -194,7 +194,7 @@ def test_a_state_may_be_a_buffer_or_a_parameter():
     del neuron.mem
     neuron.register_buffer("mem", torch.zeros(2, 3))
     _, membrane = neuron(x)
-    assert membrane.all() and neuron.get_buffer("mem") is membrane
+    assert membrane.all() and dict(neuron.named_buffers())["mem"] is membrane
 
 
 def test_inference_mode():
