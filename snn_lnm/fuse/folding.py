@@ -27,6 +27,7 @@ __all__ = [
     "fold",
     "in_one_call",
     "reason_to_step",
+    "size_after",
 ]
 
 BATCHED_DIMS: dict[type[nn.Module], int] = {
@@ -112,6 +113,13 @@ def reason_to_step(kind: type[nn.Module], layer: Any, dims: int | None) -> str:
     return ""
 
 
+def size_after(layer: nn.Module, size: int) -> int | None:
+    """Elements that ``layer`` makes of ``size``; None: that takes a run."""
+    if type(layer) is nn.Linear:
+        return size // max(layer.in_features, 1) * layer.out_features
+    return size if type(layer) in (*ANY, *NORMS, *RANDOM, nn.LayerNorm, nn.GroupNorm, nn.Flatten) else None
+
+
 def call_of(kind: type[nn.Module], layer: Any) -> Callable[..., Any]:
     """What calls ``layer``, which acts as a ``kind``: the same numbers, sooner where the engine has it."""
     if kind is not nn.MaxPool2d or "forward" in vars(layer) or _are_all_modules_watched():
@@ -128,8 +136,8 @@ def _are_all_modules_watched() -> bool:
 def fold(function: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """``function`` on `[T·B, ...]`; its results as `[T, B, ...]`."""
     function = max_pool2d if function is F.max_pool2d else function
-    if type(function) is nn.Linear and x.dim() == 3:
-        return function(x)  # PyTorch folds it by itself
+    if type(function) is nn.Linear and x.dim() == 3 and "forward" not in vars(function):
+        return function(x, *args, **kwargs)  # PyTorch folds it by itself
     time_and_batch = x.shape[:2]
     out = function(x.flatten(0, 1), *args, **kwargs)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snn_lnm.engines.held import held, over_time
-from snn_lnm.fuse import folding
+from snn_lnm.fuse import blocks, folding
 from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, has_hooks, neurons, replaced
 from snn_lnm.plugins import Adapter, Call, CannotFuse
 
@@ -20,14 +20,6 @@ __all__ = ["AtOnce", "Runner", "Way", "way_of"]
 
 ALIGNMENT = 64
 """Bytes, PyTorch's on CPUs."""
-BLOCK_BYTES = 2**24
-"""Of the largest tensor in a block of time: what the next layer reads is then still in the caches."""
-FIRST_BYTES = 2**20
-"""Of the input in the first block, which finds the largest tensor out."""
-FEWEST = 8
-"""Steps in a block: fewer would spend their time in Python again."""
-FIRST_HELD = 16
-"""Steps in the first block of an input that does not change, which has no bytes per step."""
 
 AtOnce = Literal["auto", "all"] | int
 How = Literal["once", "folded", "fused over T", "step by step"]
@@ -121,19 +113,20 @@ class Runner:
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
-        length = x.shape[0]
-        steps = length if isinstance(self.at_once, str) else self.at_once
+        steps = x.shape[0] if isinstance(self.at_once, str) else self.at_once
         if self.at_once == "auto" and x.device.type == "cpu":  # a GPU waits for calls, not for its caches
-            fitting = FIRST_HELD if self.same else FIRST_BYTES * length // max(x.nbytes, 1)
-            first = min(length, max(FEWEST, fitting))
-            if first == length:
-                yield x
-                return
-            head, x = _parts(x, [first, length - first])
-            self.largest = 1
-            yield head
-            steps = max(FEWEST, BLOCK_BYTES // self.largest)
-        if x.shape[0]:
+            same = bool(self.same)
+            first = blocks.first_steps(x, same)
+            if first < x.shape[0]:
+                known = blocks.bytes_of_a_step(self.step, x, same, self.adapters)
+                if known is None:
+                    head, x = _parts(x, [first, x.shape[0] - first])
+                    self.largest = 1
+                    yield head
+                steps = blocks.steps_of(known or self.largest)
+        if 0 < x.shape[0] <= steps:
+            yield x
+        elif x.shape[0]:
             yield from _parts(x, steps)  # whose gradient is put together once, not a slice at a time
 
     def _block(self, x: Tensor, states: Sequence[Any]) -> Any:

@@ -58,11 +58,14 @@ def test_layers_before_the_first_neuron_are_called_once(at_once, monkeypatch):
 def test_the_first_block_of_a_held_input_is_longer(monkeypatch):
     """It has no bytes per step, however large it is."""
     seen, linear = [], F.linear
-    net = nn.Sequential(nn.Linear(40_000, 8), leaky(), nn.Linear(8, 2), leaky(output=True))
-    snn_lnm.swap(net)
     monkeypatch.setattr(F, "linear", lambda x, *parameters: seen.append(len(x)) or linear(x, *parameters))
-    snn_lnm.fuse_time(net)(torch.rand(1, 40_000).expand(20, 1, 40_000))
-    assert seen == [1, 16, 4]
+    unknown, nothing = nn.Unflatten(1, (-1,)), nn.Identity()
+    for between, width, blocks in ((unknown, 2, [1, 16, 4]), (nothing, 2, [1, 20]), (nothing, 300_000, [1, 13, 7])):
+        net = nn.Sequential(nn.Linear(700_000, 8), leaky(), between, nn.Linear(8, width), leaky(output=True))
+        snn_lnm.swap(net)
+        snn_lnm.fuse_time(net)(torch.rand(1, 700_000).expand(20, 1, 700_000))
+        assert seen == blocks
+        seen.clear()
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

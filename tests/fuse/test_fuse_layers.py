@@ -62,6 +62,13 @@ def test_a_linear_layer_has_the_bits_of_one_large_batch(bias):
         assert torch.equal(got, layer(x.flatten(0, 1)).view(T, batch, 50))
 
 
+def test_a_patched_linear_layer_sees_a_batch(monkeypatch):
+    layer = nn.Linear(5, 4)
+    monkeypatch.setattr(layer, "forward", lambda x: x if x.dim() == 2 else pytest.fail("no batch"))
+    x = torch.rand(T, B, 5)
+    assert torch.equal(snn_lnm.fuse_time(nn.Sequential(layer))(x), x)
+
+
 def test_dropout_draws_the_masks_of_the_loop():
     net = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), leaky())
     fused = compare(net, 3 * torch.randn(T, B, 5))

@@ -135,28 +135,32 @@ def test_a_neuron_that_is_given_the_same_current_at_every_step(at_once):
 
 
 @pytest.mark.parametrize(
-    "at_once, shape, width, blocks",
+    "at_once, shape, width, blocks, found_out",
     [
-        ("all", (7, 2, 5), 4, [7]),
-        (3, (7, 2, 5), 4, [3, 3, 1]),
-        ("auto", (7, 2, 5), 4, [7]),
-        ("auto", (100, 64, 64), 4096, [64, 16, 16, 4]),  # 16 KiB in a step, a layer makes 1 MiB of it
-        ("auto", (20, 16, 65536), 4, [8, 8, 4]),  # 4 MiB in a step
+        ("all", (7, 2, 5), 4, [7], [7]),
+        (3, (7, 2, 5), 4, [3, 3, 1], [3, 3, 1]),
+        ("auto", (7, 2, 5), 4, [7], [7]),
+        ("auto", (100, 64, 64), 4096, [16, 16, 16, 16, 16, 16, 4], [64, 16, 16, 4]),  # 16 KiB, of which 1 MiB is made
+        ("auto", (20, 64, 1024), 4, [20], [8, 12]),  # 256 KiB in a step
+        ("auto", (20, 16, 65536), 4, [8, 8, 4], [8, 8, 4]),  # 4 MiB in a step
     ],
 )
-def test_steps_that_go_through_the_network_together(at_once, shape, width, blocks, monkeypatch):
+def test_steps_that_go_through_the_network_together(at_once, shape, width, blocks, found_out, monkeypatch):
+    """Dense layers say how large what they make will be; with others a first block finds out."""
     seen, linear = [], F.linear
 
     def spy(x, *parameters):
         seen.append(x.shape[:-1].numel() // shape[1])
         return linear(x, *parameters)
 
-    net = nn.Sequential(nn.Linear(shape[-1], width), snn.Leaky(beta=0.9, init_hidden=True))
-    snn_lnm.swap(net)
     monkeypatch.setattr(F, "linear", spy)
-    with torch.no_grad():
-        assert len(snn_lnm.fuse_time(net, at_once=at_once)(torch.zeros(shape))) == shape[0]
-    assert seen == blocks
+    for first, expected in ((nn.Identity(), blocks), (nn.Unflatten(1, (-1,)), found_out)):
+        net = nn.Sequential(first, nn.Linear(shape[-1], width), snn.Leaky(beta=0.9, init_hidden=True))
+        snn_lnm.swap(net)
+        with torch.no_grad():
+            assert len(snn_lnm.fuse_time(net, at_once=at_once)(torch.zeros(shape))) == shape[0]
+        assert seen == expected
+        seen.clear()
 
 
 def test_blocks_are_for_cpus(monkeypatch):
@@ -164,7 +168,7 @@ def test_blocks_are_for_cpus(monkeypatch):
     seen, linear = [], F.linear
     monkeypatch.setattr(F, "linear", lambda x, *parameters: seen.append(len(x)) or linear(x, *parameters))
     for device in ("cpu", "meta"):
-        net = nn.Sequential(nn.Linear(40_000, 2, device=device))
+        net = nn.Sequential(nn.Unflatten(1, (-1,)), nn.Linear(40_000, 2, device=device))
         snn_lnm.fuse_time(net)(torch.zeros(20, 1, 40_000, device=device))
     assert seen == [8, 12, 20]
 
