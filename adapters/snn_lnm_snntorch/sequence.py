@@ -29,12 +29,12 @@ def fuse(neuron: LNM | SynapticLNM, call: Call) -> Callable[..., Any]:
 
 def _leaky(neuron: Any) -> Callable[..., Any]:
     def run(x: Tensor, mem: Tensor | None = None) -> Any:
-        if mem is None:
+        if mem is None:  # and `functional.run` checks x
             mem = neuron.mem
         else:
             neuron._check_call(x, mem=mem)
         silent = neuron.init_hidden and not neuron.output
-        out, _ = neuron._fused(x, [mem], None, False, not silent)
+        out, _ = neuron._fused(x, [mem], single_step=False, membrane=not silent)
         neuron.mem = out.state.v
         spikes = neuron._graded(out.spikes)
         return spikes if silent else (spikes, out.membrane)
