@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snn_lnm.parameters import check_dense
 
-__all__ = ["held", "hold", "over_time"]
+__all__ = ["expanded", "held", "hold"]
 
 
 def hold(x: Tensor, steps: int) -> Tensor:
@@ -37,11 +37,11 @@ def hold(x: Tensor, steps: int) -> Tensor:
         raise TypeError(f"steps must be an int, got {type(steps).__name__}.")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    return over_time(x, steps)
+    return expanded(x, steps)
 
 
-def over_time(x: Tensor, steps: int) -> Tensor:
-    """:func:`hold`, of what was checked."""
+def expanded(x: Tensor, steps: int) -> Tensor:
+    """What :func:`hold` returns, `[T, *x.shape]`, of arguments that were checked."""
     sequence = x.expand(steps, *x.shape)
     if not _exports():
         cast(Any, sequence)._snn_lnm_held = x

@@ -34,7 +34,10 @@ def steps_of(largest: int) -> int:
 
 
 def bytes_of_a_step(step: StepGraph, x: Tensor, same: bool, adapters: Sequence[Adapter]) -> int | None:
-    """Of the largest tensor over time, where only dense layers change the size of what they take; else None."""
+    """Of the largest tensor over time of ``step`` on ``x``, `[T, B, ...]`; ``same``: all steps of that are.
+
+    None where other layers than dense ones change the size of what they take: that takes a run.
+    """
     sizes = {step.inputs[0]: x.shape[1:].numel()}
     once = {step.inputs[0]} if same else set[str]()  # runs once, and has no bytes per step
     for node in step.operations[:-1]:

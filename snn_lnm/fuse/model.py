@@ -138,8 +138,8 @@ class FusedTime(nn.Module):
         self._trace()
         return self
 
-    def forward(self, x: Any, *states: Any, **named: Any) -> Any:
-        if not isinstance(x, Tensor):
+    def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
+        if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users need not check types
             raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
         if check_dense(x).dim() < 2 or not x.shape[0]:
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from snn_lnm.engines.held import held, over_time
+from snn_lnm.engines.held import expanded, held
 from snn_lnm.fuse import blocks, folding
 from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, has_hooks, neurons, replaced
 from snn_lnm.plugins import Adapter, Call, CannotFuse
@@ -204,7 +204,7 @@ class Runner:
         if how == "folded":
             out = folding.fold(run, x, *rest, **kwargs)
             return OverTime(out) if type(out) is Tensor else _collect_folded(out)
-        return _fused_result(run(over_time(x, self.steps) if same else x, *rest, **kwargs))
+        return _fused_result(run(expanded(x, self.steps) if same else x, *rest, **kwargs))
 
     def _function(self, target: Any, args: Any, kwargs: Any) -> Any:
         name = getattr(target, "__name__", str(target))

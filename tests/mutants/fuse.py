@@ -331,6 +331,13 @@ MUTANTS = [
     pool("the second derivative mixes rows and columns", ".transpose(-3, -2)", "", POOL_SECOND),
     mutant(
         "folding.py",
+        "a linear layer takes row by row",
+        "return function(x, *args, **kwargs)",
+        "return torch.stack([torch.stack([function(row) for row in step]) for step in x])",
+        f"{LAYERS}a_linear_layer_has_the_bits_of_one_large_batch",
+    ),
+    mutant(
+        "folding.py",
         "a patched linear layer sees a sequence",
         ' and "forward" not in vars(function):',
         ":",
