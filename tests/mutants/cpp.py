@@ -31,6 +31,7 @@ REFUSED = "tests/test_prepared.py::test_a_call_unlike_the_first_is_refused_as_ev
 INFERENCE = "tests/test_prepared.py::test_inference_tensors_and_mode_decide_as_ever_what_is_differentiated"
 MANY = "tests/test_again.py::test_old_numbers_are_forgotten"
 NUMBERS = "tests/test_again.py::test_equal_calls_have_one_number"
+NAN = "tests/test_hard_numbers.py::test_any_input_goes_through_as_the_law_says"
 REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_luck"
 
 
@@ -190,12 +191,14 @@ MUTANTS = [
         "d_f * slope",
         OUTSIDE,
     ),
-    law("θ_1 outside its range moves the line", "select(n.theta[1] == n.slope, v, w)", "v", OUTSIDE),
+    law("θ_1 outside its range moves the line", "select(n.slope_is_theta_1, v, w)", "v", OUTSIDE),
+    law("the derivative of a power forgets its exponent", "splat<V>(k + 1) * theta[k + 1]", "theta[k + 1]", GRADIENTS),
+    law("a clamped NaN is a number", "select(hi < v, hi, v)", "select(v <= hi, v, hi)", NAN),
     law(
         "a NaN membrane has a finite gradient",
         "select(outside, line ? n.slope : V{}, slope)",
         "select(w == v, slope, line ? n.slope : V{})",
-        "tests/test_hard_numbers.py::test_any_input_goes_through_as_the_law_says",
+        NAN,
     ),
     law("the gain's path through the lowest slope is lost", "d_f * (v - w) * d_lowest", "V{} * d_lowest", OUTSIDE),
     law("the gradient of the gain has the wrong sign", "-d_u * u / n.gain", "d_u * u / n.gain", GRADIENTS),
@@ -225,6 +228,9 @@ MUTANTS = [
         "return neuron / inner % groups;",
         "return neuron / inner % std::max<int64_t>(1, groups - 1);",
     ),
+    kernels("a group has one neuron too many", "if (--left == 0)", "if (left-- == 0)", BITS, GRADIENTS),
+    kernels("no group follows the last", "group + 1 : 0;", "group + 1 : group;", BITS, GRADIENTS),
+    kernels("two states have one place", "d_next = d_state + vectors,", "d_next = d_state,", GRADIENTS, file="backward.h"),
     kernels("the first kernel serves all options", "&& d == specialise<usual.all[I]>(d)\n                ?", "?"),
     kernels("a loss on the membrane takes the spikes' kernel", "!run && pass.takes(usual.all[I]) &&", "!run &&", USUAL),
     kernels(

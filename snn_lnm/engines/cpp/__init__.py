@@ -30,7 +30,7 @@ __all__ = ["empty_cache", "has_kernel", "load", "memory", "obstacle", "surrogate
 _HERE = Path(__file__).parent
 _ISA_FLAGS = {
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"],
-    "AVX2": ["-mavx2", "-mfma", "-mf16c"],
+    "AVX2": ["-mavx2", "-mfma", "-mf16c", "-mtune=native"],
 }
 # No contraction into fused multiply-adds and no fast-math: the bits are part of the contract.
 _FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-w"]

@@ -74,13 +74,21 @@ struct Backward {
     }
   }
 
+  // Of those that a neuron of this degree has.
+  template <class F>
+  void for_each_sum(F f) const {
+    for (int k = 0; k <= dynamics.degree; ++k) f(k);
+    for (int k = kMaxDegree + 1; k < kSums; ++k) f(k);
+  }
+
   // Adds the lanes to those in double and clears them.
   LNM_CALL void widen(std::vector<Sums<Vec<T>>>& sums, std::vector<double>& wide) const {
     for (size_t j = 0; j < sums.size(); ++j) {
       const T* lanes = reinterpret_cast<const T*>(sums[j].theta);  // theta and the four that follow it
       double* to = wide.data() + j * kSums * L;
-      for (int64_t i = 0; i < (dynamics.degree + 1) * L; ++i) to[i] += double(lanes[i]);
-      for (int64_t i = (kMaxDegree + 1) * L; i < kSums * L; ++i) to[i] += double(lanes[i]);
+      for_each_sum([&](int k) {
+        for (int64_t i = k * L; i < (k + 1) * L; ++i) to[i] += double(lanes[i]);
+      });
       sums[j] = Sums<Vec<T>>{};
     }
   }
@@ -91,9 +99,11 @@ struct Backward {
   LNM_CALL void reduce(const std::vector<double>& wide, const Tile& tile) const {
     double* out = partial + tile.index * plan.local_groups * kSums;
     const int64_t lanes = UNIFORM ? L : tile.width, first = plan.group(tile.start);
+    Groups groups(plan, tile.start);
     for (int64_t i = 0; i < lanes; ++i) {
-      const int64_t group = UNIFORM ? 0 : plan.group(tile.start + i) - first;
-      for (int k = 0; k < kSums; ++k) out[group * kSums + k] += wide[(i / L * kSums + k) * L + i % L];
+      double* to = out + (UNIFORM ? 0 : groups.next() - first) * kSums;
+      const double* lane = wide.data() + i / L * kSums * L + i % L;
+      for_each_sum([&](int k) { to[k] += lane[k * L]; });
     }
   }
 
@@ -110,7 +120,9 @@ struct Backward {
     std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
     std::vector<double> wide(sums.size() * kSums * L);
     std::vector<V> currents(with_currents ? plan.steps * vectors : 0);
-    V d_state[kTile / L], d_synaptic[kTile / L], d_next[kTile / L], membrane[kTile / L], d_held[kTile / L];
+    V states[5 * kTile / L];  // side by side: a page apart, those of a narrow tile would share a few sets of the cache
+    V *const d_state = states, *const d_next = d_state + vectors, *const membrane = d_next + vectors;
+    V *const d_synaptic = membrane + vectors, *const d_held = d_synaptic + vectors;
     alignas(kVectorBytes) T d_x_buffer[kTile];
     // The membrane as the forward pass had it, or as close as it was kept.
     const auto kept = [&](const Input<T>& row, int64_t j, auto n, const Numbers<V>& number) LNM_INLINE {

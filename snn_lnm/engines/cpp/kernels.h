@@ -72,6 +72,19 @@ struct Tile {
   }
 };
 
+// The groups of neighbouring neurons, in turn: a division for each took a tile of a few steps longer than the steps.
+struct Groups {
+  const Plan& plan;
+  int64_t group, left;
+
+  Groups(const Plan& plan, int64_t neuron) : plan(plan), group(plan.group(neuron)), left(plan.inner - neuron % plan.inner) {}
+  int64_t next() {
+    const int64_t now = group;
+    if (--left == 0) left = plan.inner, group = group + 1 < plan.groups ? group + 1 : 0;
+    return now;
+  }
+};
+
 // The states of a tile's neurons from `at` on; null values are all zero.
 template <class T>
 const T* states_from(const T* values, int64_t at) {
@@ -91,15 +104,14 @@ LNM_CALL void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPoin
                            const Plan& plan, const Tile& tile, const Dynamics& d) {
   using T = Element<V>;
   int64_t group[kLanes<V>];
+  Groups groups(plan, tile.start);
   auto lanes = [&](const T* values, bool many, int64_t stride, int64_t offset) {
     V out{};
     for (int64_t i = 0; i < kLanes<V>; ++i) out[i] = values[(many ? group[i] : 0) * stride + offset];
     return out;
   };
   for (size_t j = 0; j < numbers.size(); ++j) {
-    for (int64_t i = 0; i < kLanes<V>; ++i) {
-      group[i] = plan.group(std::min(tile.start + int64_t(j) * kLanes<V> + i, plan.period - 1));
-    }
+    for (int64_t i = 0; i < kLanes<V>; ++i) group[i] = groups.next();
     for (int k = 0; k <= d.degree; ++k) numbers[j].theta[k] = lanes(p.theta, p.many_theta, d.degree + 1, k);
     numbers[j].threshold = lanes(p.threshold, p.many_threshold, 1, 0);
     numbers[j].v_reset = lanes(p.v_reset, p.many_v_reset, 1, 0);

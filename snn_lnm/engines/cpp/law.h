@@ -28,10 +28,15 @@ struct Dynamics {
 // The parameters of one vector of neurons, and what follows from them alone.
 template <class V>
 struct Numbers {
-  V theta[kMaxDegree + 1], threshold, v_reset, gain, alpha;
-  V lowest_slope, slope;  // of the line outside the domain
-  V below, above;         // what joins that line to the polynomial at either end
-  V center;               // a membrane kept in bfloat16 is kept as its distance from here
+  // First what every step back in time reads: where each vector has its own, the fewer lines of the cache the better.
+  V threshold, gain;
+  V slope;                               // of the line outside the domain,
+  decltype(V{} < V{}) slope_is_theta_1;  // not held to its range
+  V derivative[kMaxDegree];              // coefficients of f'
+  V theta[kMaxDegree + 1], v_reset, alpha;
+  V below, above;  // what joins the line to the polynomial at either end
+  V lowest_slope;
+  V center;  // a membrane kept in bfloat16 is kept as its distance from here
 
   void complete(const Dynamics& d);
 };
@@ -47,17 +52,20 @@ LNM_INLINE inline V horner(V v, const Numbers<V>& n, int degree) {
 
 template <class V>
 LNM_INLINE inline V clamp(V v, V lo, V hi) {  // lo ≤ hi
-  return select(v < lo, lo, select(v > hi, hi, v));
+  const V not_above = select(hi < v, hi, v);  // in this order one instruction each, and NaN stays NaN
+  return select(lo > not_above, lo, not_above);
 }
 
 template <class V>
 void Numbers<V>::complete(const Dynamics& d) {
+  for (int k = 0; k < d.degree; ++k) derivative[k] = splat<V>(k + 1) * theta[k + 1];
   const bool map = d.charge == Charge::map;
   const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
   lowest_slope = map ? splat<V>(-1) : d.gain_divides ? -2 * gain : -2 / gain;
   // The lower end is asked first: below zero a gain leaves the range empty, where `clamp` gives the other end.
   const V highest = splat<V>(map), held = select(theta[1] > highest, highest, theta[1]);
   slope = d.degree ? select(theta[1] < lowest_slope, lowest_slope, held) : V{};
+  slope_is_theta_1 = theta[1] == slope;
   below = horner(lo, *this, d.degree) - (slope * lo + theta[0]);
   above = horner(hi, *this, d.degree) - (slope * hi + theta[0]);
   // A huge threshold, of an output that shall never fire, is no place to measure from.
@@ -178,16 +186,12 @@ LNM_INLINE inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d
 template <class V>
 LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
   const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
-  const auto outside = (v < lo) | (v > hi);  // NaN is not: its gradient is NaN
   V w = d.bounded ? clamp(v, lo, hi) : v;
-  V p = n.theta[d.degree], slope = d.degree ? p : V{}, power = d_f;
-  for (int k = d.degree - 1; k > 0; --k) {
-    p = fma(p, w, n.theta[k]);
-    slope = fma(slope, w, p);
-  }
+  const auto outside = (v < w) | (v > w);  // NaN is not: its gradient is NaN
+  V slope = d.degree ? n.derivative[d.degree - 1] : V{}, power = d_f;
+  for (int k = d.degree - 2; k >= 0; --k) slope = fma(slope, w, n.derivative[k]);
   const bool line = d.bounded && d.line && d.degree;
-  // ∂f/∂θ_1 is w; v where the line's slope is θ_1 itself, not held to its range.
-  V by_theta_1 = line ? select(n.theta[1] == n.slope, v, w) : w;
+  V by_theta_1 = line ? select(n.slope_is_theta_1, v, w) : w;
   for (int k = 0; k <= d.degree; ++k) {
     sums.theta[k] = k == 1 ? fma(d_f, by_theta_1, sums.theta[k]) : sums.theta[k] + power;
     power *= w;
