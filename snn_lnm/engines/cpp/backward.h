@@ -146,13 +146,14 @@ struct Backward {
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
         const int64_t last = t > 0 ? row - plan.neurons : row, distance = std::min(plan.ahead(), t) * plan.neurons;
-        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage), before_row = h.from(last).as(plain ? 0 : -1);
+        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage);
+        const Input<T> start_row{reinterpret_cast<const char*>(v_row), Storage::arithmetic};
+        const Input<T> before_row = (t > 0 ? h.from(last) : start_row).as(plain ? 0 : -1);
         const Input<T> next_row = h.from(std::max(last - distance, base)).as(plain ? 0 : -1);
         const Input<T> next_d_row = d_spikes ? d_spikes_row.from(-distance) : h;
         const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
         const T* d_last_row = !plain && ends_before_reset() && t + 1 == plan.steps ? d_last_v + base : nullptr;
         const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
-        const bool writes = !plan.holds || t == 0;  // else the gradients of all steps are one sum
         const Output<T> d_x_row = d_x.row(plan.input_row(t) + base, d_x_buffer).as(USUAL.storage);
         const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
         Sums<V> row_sum{};
@@ -168,7 +169,7 @@ struct Backward {
             next_row.prefetch(j * L);
             next_d_row.prefetch(j * L);
           }
-          V before = t > 0 ? kept(before_row, j, n, number) : load<V>(v_row + j * L, n);
+          V before = kept(before_row, j, n, number);
           membrane[j] = before;
           if (resets) before = reset(before, fire(before, number, d), number, d);
           V c = currents_row ? currents_row[j] : V{};
@@ -179,10 +180,10 @@ struct Backward {
             V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current_row + j * L, n);
             d_c = synapse_backward(c, earlier, d_c, d_synaptic[j], number, d, sum);
           }
-          if (plan.holds) d_c = d_held[j] += d_c;
-          if (writes) d_x_row.store(j * L, d_c, n);
+          if (plan.holds) d_c = d_held[j] += d_c;  // the gradients of all steps are one sum
+          d_x_row.store(j * L, d_c, n);
         });
-        if (writes) d_x.finish(plan.input_row(t) + base, width, d_x_buffer);
+        if (!plan.holds || t == 0) d_x.finish(plan.input_row(t) + base, width, d_x_buffer);
         if (UNIFORM) sums[0].add(row_sum, d);
         if (++rows % kRows<UNIFORM> == 0) widen(sums, wide);
       }
