@@ -72,7 +72,7 @@ struct Tile {
   }
 };
 
-// The groups of neighbouring neurons, in turn: a division for each took a tile of a few steps longer than the steps.
+// The groups of neighbouring neurons, in turn. (A division for each took as long as several steps.)
 struct Groups {
   const Plan& plan;
   int64_t group, left;
