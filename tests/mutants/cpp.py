@@ -230,7 +230,7 @@ MUTANTS = [
     ),
     kernels("a group has one neuron too many", "if (--left == 0)", "if (left-- == 0)", BITS, GRADIENTS),
     kernels("no group follows the last", "group + 1 : 0;", "group + 1 : group;", BITS, GRADIENTS),
-    kernels("two states have one place", "d_next = d_state + vectors,", "d_next = d_state,", GRADIENTS, file="backward.h"),
+    kernels("states share a place", "d_next = d_state + vectors,", "d_next = d_state,", GRADIENTS, file="backward.h"),
     kernels("the first kernel serves all options", "&& d == specialise<usual.all[I]>(d)\n                ?", "?"),
     kernels("a loss on the membrane takes the spikes' kernel", "!run && pass.takes(usual.all[I]) &&", "!run &&", USUAL),
     kernels(
