@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from snn_lnm import LNM, Memory, functional
 from snn_lnm.engines import cpp, triton
 from snn_lnm.engines.held import held, hold
-from snn_lnm.parameters import Parameters, State
+from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -79,6 +79,21 @@ def test_bits_and_gradients(backend, data, dtype, memory):
         assert same_gradient(our_d_x, d_x)
     elif d_x.isfinite().all():  # the same T numbers, added up in parts
         assert ((our_d_x - d_x).abs() <= 2 * T * torch.finfo(dtype).eps * d_steps.abs().sum(0)).all()
+
+
+def test_the_gradient_of_a_large_input_is_written_once():
+    """Rows that pass the caches are streamed from a buffer, when the sum is whole."""
+    lif = Parameters(torch.tensor([0.0, 0.75]), torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0))
+    dynamics = Dynamics(charge="map", reset="soft")
+    step = (torch.arange(2**20 + 2**14) % 1024 / 512).view(2, -1).requires_grad_()
+    x = hold(step, 3)
+    functional.run(x, None, lif, dynamics, backend="cpp").spikes.sum().backward()
+    steps = sequence_of(step.detach())[:3].requires_grad_()
+    functional.run(steps, None, lif, dynamics, backend="cpp").spikes.sum().backward()
+    d_x = torch.zeros_like(step)
+    for d_step in steps.grad.unbind(0)[::-1]:
+        d_x += d_step
+    assert torch.equal(step.grad, d_x) and d_x.all()
 
 
 @pytest.mark.parametrize(

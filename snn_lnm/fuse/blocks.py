@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.nn import Module
 
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import DERIVATIONS, StepGraph
-from snn_lnm.plugins import Adapter
+from snn_lnm.plugins import Adapter, CannotFuse
 
 __all__ = ["bytes_of_a_step", "first_steps", "steps_of"]
 
@@ -47,7 +48,7 @@ def bytes_of_a_step(step: StepGraph, x: Tensor, same: bool, adapters: Sequence[A
             module = step.called[node.name]
             is_neuron = any(type(module) in adapter.fuse for adapter in adapters)
             is_once = is_once and not is_neuron
-            size = size if size is None or is_neuron else folding.size_after(module, size)
+            size = size if size is None or is_neuron else _size_after(module, size, adapters)
             if size is None:
                 return None
         elif node.op != "placeholder" and getattr(node.target, "__name__", "") not in DERIVATIONS:
@@ -57,3 +58,10 @@ def bytes_of_a_step(step: StepGraph, x: Tensor, same: bool, adapters: Sequence[A
         if is_once:
             once.add(node.name)
     return max([1, *[size for name, size in sizes.items() if name not in once]]) * x.element_size()
+
+
+def _size_after(layer: Module, size: int, adapters: Sequence[Adapter]) -> int | None:
+    try:
+        return folding.size_after(folding.kind_of(layer, adapters), layer, size)
+    except CannotFuse:
+        return None

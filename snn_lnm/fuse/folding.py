@@ -4,7 +4,7 @@ treat every row alike. Whatever is not named here runs step by step."""
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn.modules import module as torch_module
 from torch.utils import _pytree as pytree
 
 from snn_lnm.engines.max_pool import max_pool2d
+from snn_lnm.plugins import Adapter
 
 __all__ = [
     "FOLDED_FUNCTIONS",
@@ -26,6 +27,7 @@ __all__ = [
     "call_of",
     "fold",
     "in_one_call",
+    "kind_of",
     "reason_to_step",
     "size_after",
 ]
@@ -113,11 +115,21 @@ def reason_to_step(kind: type[nn.Module], layer: Any, dims: int | None) -> str:
     return ""
 
 
-def size_after(layer: nn.Module, size: int) -> int | None:
-    """Elements that ``layer`` makes of ``size``; None: that takes a run."""
-    if type(layer) is nn.Linear:
+def kind_of(layer: nn.Module, adapters: Sequence[Adapter]) -> type[nn.Module]:
+    """What ``layer`` acts as: a layer of ``torch.nn`` that its framework wraps, or what it is.
+
+    Raises:
+        CannotFuse: its framework says why it may not run over time.
+    """
+    kind = type(layer)
+    return kind if kind in KNOWN else next(filter(None, (adapter.layer(layer) for adapter in adapters)), kind)
+
+
+def size_after(kind: type[nn.Module], layer: Any, size: int) -> int | None:
+    """Elements that ``layer``, which acts as a ``kind``, makes of ``size``; None: that takes a run."""
+    if kind is nn.Linear:
         return size // max(layer.in_features, 1) * layer.out_features
-    return size if type(layer) in (*ANY, *NORMS, *RANDOM, nn.LayerNorm, nn.GroupNorm, nn.Flatten) else None
+    return size if kind in (*ANY, *NORMS, *RANDOM, nn.LayerNorm, nn.GroupNorm, nn.Flatten) else None
 
 
 def call_of(kind: type[nn.Module], layer: Any) -> Callable[..., Any]:

@@ -52,15 +52,14 @@ def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter
     if has_hooks(module):
         return "step by step", "its hooks see every step", None
     dims, same = seen
-    kind = type(module)
-    if kind not in folding.KNOWN:
+    if type(module) not in folding.KNOWN:
         way = _way_of_neuron(module, call, adapters)
         if way is not None:
             return way
-        try:
-            kind = next(filter(None, (adapter.layer(module) for adapter in adapters)), kind)
-        except CannotFuse as obstacle:
-            return "step by step", str(obstacle), None
+    try:
+        kind = folding.kind_of(module, adapters)
+    except CannotFuse as obstacle:
+        return "step by step", str(obstacle), None
     if reason := folding.reason_to_step(kind, module, dims):
         return "step by step", reason, None
     if same:

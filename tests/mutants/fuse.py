@@ -173,6 +173,20 @@ MUTANTS = [
     mutant("folding.py", "a dense layer makes what it takes", " * layer.out_features", " * layer.in_features", BLOCKS),
     mutant(
         "blocks.py",
+        "a framework's own layers say nothing",
+        "folding.kind_of(layer, adapters)",
+        "type(layer)",
+        "tests/jelly/test_jelly_fuse.py::test_its_linear_layers_say_how_large_what_they_make_is",
+    ),
+    mutant(
+        "blocks.py",
+        "a layer that may not run over time breaks the search",
+        "except CannotFuse:",
+        "except ZeroDivisionError:",
+        "tests/jelly/test_jelly_fuse.py::test_its_linear_layers_say_how_large_what_they_make_is",
+    ),
+    mutant(
+        "blocks.py",
         "what runs once counts",
         " if name not in once",
         "",
