@@ -94,8 +94,8 @@ class Adapter:
             tensor over time, every state that is a tuple as the last one; it leaves the hidden state of the
             neuron as T calls would. Others run step by step. (An input that is the same at every step comes as an
             expanded view: hand on that very tensor, and it is read once.)
-        layer: the class of ``torch.nn`` that one of the framework's own layers is in a step, or None.
-            (No adapter is asked for the layers of ``torch.nn`` that `fuse_time` knows itself.)
+        layer: the class of ``torch.nn`` that one of the framework's own layers is in a step, attributes and all, or
+            None. (No adapter is asked for the layers of ``torch.nn`` that `fuse_time` knows itself.)
         step: container class -> ``forward(container, *arguments)`` that ``torch.fx`` can follow, where the
             container's own cannot be.
     """

@@ -30,9 +30,9 @@ template <class V>
 struct Numbers {
   // First what every step back in time reads: where each vector has its own, the fewer lines of the cache the better.
   V threshold, gain;
-  V slope;                               // of the line outside the domain,
-  decltype(V{} < V{}) slope_is_theta_1;  // not held to its range
-  V derivative[kMaxDegree];              // coefficients of f'
+  V slope;  // of the line outside the domain: θ_1,
+  decltype(V{} < V{}) slope_is_theta_1;  // or the end of the range to which it is held
+  V derivative[kMaxDegree];  // coefficients of f'
   V theta[kMaxDegree + 1], v_reset, alpha;
   V below, above;  // what joins the line to the polynomial at either end
   V lowest_slope;
@@ -191,6 +191,7 @@ LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const D
   V slope = d.degree ? n.derivative[d.degree - 1] : V{}, power = d_f;
   for (int k = d.degree - 2; k >= 0; --k) slope = fma(slope, w, n.derivative[k]);
   const bool line = d.bounded && d.line && d.degree;
+  // ∂f/∂θ_1 is w; v where the line's slope is θ_1 itself.
   V by_theta_1 = line ? select(n.slope_is_theta_1, v, w) : w;
   for (int k = 0; k <= d.degree; ++k) {
     sums.theta[k] = k == 1 ? fma(d_f, by_theta_1, sums.theta[k]) : sums.theta[k] + power;
