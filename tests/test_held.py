@@ -85,15 +85,14 @@ def test_the_gradient_of_a_large_input_is_written_once():
     """Rows that pass the caches are streamed from a buffer, when the sum is whole."""
     lif = Parameters(torch.tensor([0.0, 0.75]), torch.tensor(1.0), torch.tensor(0.0), torch.tensor(1.0))
     dynamics = Dynamics(charge="map", reset="soft")
-    step = (torch.arange(2**20 + 2**14) % 1024 / 512).view(2, -1).requires_grad_()
-    x = hold(step, 3)
-    functional.run(x, None, lif, dynamics, backend="cpp").spikes.sum().backward()
-    steps = sequence_of(step.detach())[:3].requires_grad_()
-    functional.run(steps, None, lif, dynamics, backend="cpp").spikes.sum().backward()
-    d_x = torch.zeros_like(step)
-    for d_step in steps.grad.unbind(0)[::-1]:
+    x = (torch.arange(2**20 + 2**14) % 1024 / 512).view(2, -1).requires_grad_()
+    steps = sequence_of(x.detach()).requires_grad_()
+    for values in (hold(x, T), steps):
+        functional.run(values, None, lif, dynamics, backend="cpp").spikes.sum().backward()
+    d_x = torch.zeros_like(x)
+    for d_step in steps.grad.flip(0):
         d_x += d_step
-    assert torch.equal(step.grad, d_x) and d_x.all()
+    assert torch.equal(x.grad, d_x) and d_x.all()
 
 
 @pytest.mark.parametrize(

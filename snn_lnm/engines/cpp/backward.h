@@ -98,8 +98,8 @@ struct Backward {
   template <bool UNIFORM>
   LNM_CALL void reduce(const std::vector<double>& wide, const Tile& tile) const {
     double* out = partial + tile.index * plan.local_groups * kSums;
-    const int64_t lanes = UNIFORM ? L : tile.width, first = plan.group(tile.start);
     Groups groups(plan, tile.start);
+    const int64_t lanes = UNIFORM ? L : tile.width, first = groups.group;
     for (int64_t i = 0; i < lanes; ++i) {
       double* to = out + (UNIFORM ? 0 : groups.next() - first) * kSums;
       const double* lane = wide.data() + i / L * kSums * L + i % L;
@@ -135,7 +135,8 @@ struct Backward {
       const int64_t base = r * plan.period + tile.start;
       const int64_t width = std::min(tile.width, plan.neurons - base);
       if (with_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
-      const T *v_row = states_from(v, base), *current_row = states_from(current, base);
+      const Input<T> start_row{reinterpret_cast<const char*>(states_from(v, base)), Storage::arithmetic};
+      const T* current_row = states_from(current, base);
       const Input<T> h_row = h.from((plan.steps - 1) * plan.neurons + base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
         membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);
@@ -147,7 +148,6 @@ struct Backward {
         const int64_t row = t * plan.neurons + base;
         const int64_t last = t > 0 ? row - plan.neurons : row, distance = std::min(plan.ahead(), t) * plan.neurons;
         const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage);
-        const Input<T> start_row{reinterpret_cast<const char*>(v_row), Storage::arithmetic};
         const Input<T> before_row = (t > 0 ? h.from(last) : start_row).as(plain ? 0 : -1);
         const Input<T> next_row = h.from(std::max(last - distance, base)).as(plain ? 0 : -1);
         const Input<T> next_d_row = d_spikes ? d_spikes_row.from(-distance) : h;
