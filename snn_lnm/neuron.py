@@ -85,8 +85,8 @@ class LNM(HasDynamics):
             drift (default 0.5: τ of two steps, our choice) and 1 for a map; ``alpha`` adds a synapse.
         charge, reset, detach_reset, fire_at_threshold, synapse, surrogate, extension, gain_divides: see
             :class:`snn_lnm.parameters.Dynamics`.
-        domain: ``(lo, hi)``, None for the bare polynomial, or ``"auto"``: None up to degree 1, ±1.5
-            times the threshold above.
+        domain: ``(lo, hi)``, None for the bare polynomial, or ``"auto"``: ±1.5 times the threshold
+            (degree 0 has none).
         learn_coefficients, learn_threshold, learn_gain, learn_alpha: what is an ``nn.Parameter``; the
             rest are buffers.
         backend: ``"auto"``, ``"reference"``, ``"cpp"``, ``"triton"``.

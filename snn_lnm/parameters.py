@@ -67,7 +67,8 @@ class Parameters(NamedTuple):
         return self.coefficients.shape[-1] - 1
 
 
-def _choice(name: str, value: object, kind: object) -> None:
+def check_choice(name: str, value: object, kind: object) -> None:
+    """Raise ValueError unless ``value`` is one of the words of ``kind``, a `Literal`."""
     if value not in get_args(kind):
         raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(map(repr, get_args(kind)))}.")
 
@@ -107,10 +108,10 @@ class Dynamics:
     smooth: bool = False
 
     def __post_init__(self) -> None:
-        _choice("charge", self.charge, Charge)
-        _choice("reset", self.reset, Reset)
-        _choice("synapse", self.synapse, Synapse)
-        _choice("extension", self.extension, Extension)
+        check_choice("charge", self.charge, Charge)
+        check_choice("reset", self.reset, Reset)
+        check_choice("synapse", self.synapse, Synapse)
+        check_choice("extension", self.extension, Extension)
         object.__setattr__(self, "surrogate", surrogates.get(self.surrogate))
         if self.domain is not None:
             try:
@@ -187,13 +188,22 @@ class NoDefaultDomain(ValueError):
 
 
 def default_domain(degree: int, threshold: Tensor | float) -> tuple[float, float] | None:
-    """None for degree ≤ 1; ±1.5 times the largest threshold above (our choice, not the papers')."""
-    if degree <= 1:
+    """±1.5 times the largest threshold (our choice, not the papers'); None for degree 0, a constant.
+
+    A line is the same inside and outside, so for degree 1 the edges do not matter, only that there are some: they hold
+    θ_1 to the slopes that do not expand. There ±1.5 stands where the threshold gives no scale.
+
+    Raises:
+        NoDefaultDomain: the threshold is zero or infinite, and the degree 2 or more.
+    """
+    if degree == 0:
         return None
     if isinstance(threshold, Tensor):
         threshold = float(check_not_meta("threshold", threshold).detach().abs().max())
     edge = 1.5 * abs(threshold)
     if not (math.isfinite(edge) and edge > 0):
+        if degree == 1:
+            return (-1.5, 1.5)
         raise NoDefaultDomain(
             f"the threshold {edge / 1.5} gives no default domain: pass domain=(lo, hi), or None to switch it off."
         )

@@ -50,6 +50,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
 
     With ``w = clamp(v, lo, hi)`` and ``line(u) = λ·u + θ_0``::
 
+        f(v) = line(v)                                 degree 1, extension "line": a line has no inside
         f(v) = horner(v)                               lo ≤ v ≤ hi
         f(v) = line(v) + (horner(w) - line(w))         elsewhere, extension "line"
         f(v) = horner(w)                               elsewhere, extension "constant"
@@ -61,19 +62,22 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     coefficients = parameters.coefficients
     if dynamics.domain is None:
         return horner(v, coefficients)
-    w = clamp(v, *dynamics.domain)
-    inside = horner(w, coefficients)
-    if dynamics.extension == "constant":
-        return inside
+    slope = line_slope(parameters, dynamics)
 
     def line(u: Tensor) -> Tensor:
         return slope * u + coefficients[..., 0]
 
-    slope = _line_slope(parameters, dynamics)
+    if dynamics.extension == "line" and coefficients.shape[-1] == 2:
+        return line(v)
+    w = clamp(v, *dynamics.domain)
+    inside = horner(w, coefficients)
+    if dynamics.extension == "constant":
+        return inside
     return torch.where(w == v, inside, line(v) + (inside - line(w)))
 
 
-def _line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
+def line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
+    """λ: θ_1, held to the slopes that do not expand."""
     if parameters.coefficients.shape[-1] == 1:
         return torch.zeros_like(parameters.coefficients[..., 0])
     slope = parameters.coefficients[..., 1]

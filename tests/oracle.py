@@ -66,12 +66,14 @@ def f(v: Any, theta: Sequence[Any], gain: Any, law: Law) -> Any:
     if law.domain is None:
         return horner(v, theta)
     low, high = law.domain
+    lam = slope(theta, gain, law)
+    if len(theta) == 2 and law.extension == "line":
+        return lam * v + theta[0]
     if low <= v <= high:
         return horner(v, theta)
     w = clamp(v, low, high)
     if law.extension == "constant":
         return horner(w, theta)
-    lam = slope(theta, gain, law)
     line_v = lam * v + theta[0]
     line_w = lam * w + theta[0]
     return line_v + (horner(w, theta) - line_w)

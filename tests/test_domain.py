@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import snn_lnm
 from snn_lnm import functional
-from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.parameters import Dynamics, NoDefaultDomain, Parameters, State, default_domain
 from snn_lnm.reference import polynomial
 from snn_lnm.testing import dynamics
 
@@ -85,7 +86,7 @@ def bound(theta, threshold, gain, x_max, v_0, dynamics):
 
 
 @given(
-    theta=st.lists(numbers, min_size=3, max_size=9),
+    theta=st.lists(numbers, min_size=2, max_size=9),
     mu=st.floats(-0.95, 0.95),
     gain=st.floats(0.1, 1.5),
     x_max=st.floats(0, 5),
@@ -118,6 +119,33 @@ def test_the_polynomial_itself_inside(theta, charge, v):
     for extension in ("line", "constant"):
         f = polynomial(v, make(theta), Dynamics(charge, domain=(-1.5, 1.5), extension=extension))
         assert torch.equal(f, polynomial(v, make(theta), Dynamics(charge)))
+
+
+@pytest.mark.parametrize("charge, slopes", [("map", (1.5, -1.5)), ("drift", (0.5, -5.0)), ("residual", (0.5, -5.0))])
+@pytest.mark.parametrize("reset", ["none", "soft", "soft_next"])
+def test_a_line_that_expands_grows_no_faster_than_linearly(charge, slopes, reset):
+    """Nor do its gradients: snnTorch trains on where β has left [0, 1], because its forward pass holds it there."""
+    x = torch.ones(2000, 1, 1, dtype=torch.float64)
+    for slope in slopes:
+        words = {"coefficients": torch.tensor([0.0, slope], dtype=torch.float64), "charge": charge, "reset": reset}
+        neuron, bare = (snn_lnm.LNM(**words, **domain) for domain in ({}, {"domain": None}))
+        membrane = neuron.double()(x, return_membrane=True)[2]
+        assert membrane.abs().max() <= 2000 * (1 + 1)  # a step adds the input and takes the threshold, at most
+        membrane.sum().backward()
+        assert 0 < neuron.coefficients.grad[0].abs() <= 2000**2 and neuron.coefficients.grad[1] == 0
+        assert reset != "none" or not bare.double()(x, return_membrane=True)[2].abs().max() < 1e100
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.0, math.inf])
+def test_the_default_domain(threshold):
+    """A line needs no scale; a polynomial above it does."""
+    edge = 1.5 * threshold if threshold == 1 else 1.5
+    assert default_domain(0, threshold) is None and default_domain(1, threshold) == (-edge, edge)
+    if threshold == 1:
+        assert default_domain(2, threshold) == (-1.5, 1.5)
+    else:
+        with pytest.raises(NoDefaultDomain, match="no default domain"):
+            default_domain(2, threshold)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpp"])

@@ -152,7 +152,7 @@ def name(options):
 @pytest.mark.parametrize("options", USUAL, ids=name)
 @pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
 @pytest.mark.parametrize(
-    "degree, domain", [(3, (-1.5, 1.5)), (3, None), (2, (-1.5, 1.5)), (2, None), (1, None)], ids=str
+    "degree, domain", [(3, (-1.5, 1.5)), (3, None), (2, (-1.5, 1.5)), (2, None), (1, (-1.5, 1.5)), (1, None)], ids=str
 )
 def test_each_compiled_option_set(options, layout, spike, degree, domain):
     """The usual neurons, degree 1 to 3 in float32, have kernels of their own: with shared and mixed parameters, with a

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from snn_lnm import functional
+from snn_lnm import functional, reference
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
 
@@ -129,8 +129,13 @@ def test_neurons_move_with_their_numbers(backend, problem, random):
 
 @given(problems(max_degree=7, dyadic=False))
 def test_zero_coefficients_on_top_leave_the_gradients(problem):
-    """Those of all else; the new coefficient's own is that of ``v^D``, not zero: it can learn."""
+    """Those of all else; the new coefficient's own is that of ``v^D``, not zero: it can learn.
+
+    (A line whose slope is held to its range is held everywhere, a polynomial only outside the domain.)
+    """
     theta, found = problem.parameters.coefficients, []
+    if theta.shape[-1] == 2 and problem.dynamics.domain is not None and problem.dynamics.extension == "line":
+        assume(bool((reference.line_slope(problem.parameters, problem.dynamics) == theta[..., 1]).all()))
     for padding in (0, 1):
         padded = torch.cat([theta, theta.new_zeros(*theta.shape[:-1], padding)], -1).requires_grad_()
         x = problem.x.clone().requires_grad_()

@@ -95,7 +95,7 @@ def test_the_name_of_the_library_holds_all_that_shapes_it(tmp_path, fresh):
     changes = [
         (cpp, "_FLAGS", [*cpp._FLAGS, "-DOTHER"]),
         (torch.backends.cpu, "get_cpu_capability", lambda: "OTHER"),
-        (cpp, "surrogate_header", lambda: "// other"),
+        (cpp, "generated_header", lambda: "// other"),
         (torch, "__version__", "0.0"),
     ]
     for place, name, value in changes:

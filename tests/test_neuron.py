@@ -17,7 +17,7 @@ def test_defaults_are_the_leaky_drift():
     neuron = LNM()
     assert neuron.coefficients.tolist() == [0, -1, 0, 0] and neuron.dynamics.charge == "drift"
     assert neuron.dynamics.reset == "hard" and neuron.dynamics.domain == (-1.5, 1.5)
-    assert LNM(degree=1).dynamics.domain is None
+    assert LNM(degree=1).dynamics.domain == (-1.5, 1.5) and LNM(degree=0).dynamics.domain is None
     assert [name for name, _ in neuron.named_parameters()] == ["coefficients"]
 
 

@@ -210,7 +210,7 @@ MUTANTS = [
         "engines/cpp/__init__.py",
         "an incomplete library is in its place",
         "(Path(build) / library.name).replace(library)",
-        "shutil.copy(Path(build) / 'surrogates.h', library)",
+        "shutil.copy(Path(build) / 'generated.h', library)",
         "tests/test_processes.py::test_three_start_together_after_a_kill",
     ),
     mutant(

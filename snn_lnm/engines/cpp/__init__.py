@@ -1,7 +1,7 @@
 """The C++ engine: compiled at first use for this machine's CPU, then cached.
 
-The surrogate formulas are not written again in C++: `surrogate_header` runs each Python formula on a
-symbol and prints the expression it builds.
+The surrogate formulas and the words of options are not written again in C++: `generated_header` runs each Python
+formula on a symbol and prints the expression it builds, and makes an enumeration of each option.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -19,13 +20,14 @@ import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
+from snn_lnm.parameters import Charge, Extension, Reset, Synapse
 from snn_lnm.surrogate import BY_NAME
 
-__all__ = ["empty_cache", "has_kernel", "load", "memory", "obstacle", "surrogate_header"]
+__all__ = ["empty_cache", "generated_header", "has_kernel", "load", "memory", "obstacle"]
 
 _HERE = Path(__file__).parent
 # With AVX2 instructions are in the order that suits the machine at hand: the same bits sooner.
@@ -104,12 +106,38 @@ def _code(value: object) -> str:
     return value.code if isinstance(value, Symbol) else f"splat<V>({value!r})"
 
 
-def surrogate_header() -> str:
-    """C++ for the derivative and the primitive of every built-in surrogate."""
+def generated_header() -> str:
+    """C++ for the options of the law and their words, and for the formulas of every built-in surrogate."""
+    return "\n".join(
+        [
+            "#pragma once",
+            "#include <string_view>",
+            '#include "vec.h"',
+            "namespace lnm {",
+            *_options(),
+            *_surrogates(),
+            "}",
+            "",
+        ]
+    )
+
+
+def _options() -> list[str]:
+    """An enumeration for each option, and Python's words for its members, in the same order."""
+    lines: list[str] = []
+    for name, option in (("Charge", Charge), ("Reset", Reset), ("Synapse", Synapse), ("Extension", Extension)):
+        words = get_args(option)
+        lines.append(f"enum class {name} {{ {', '.join(words)} }};")
+        lines.append(f"constexpr std::string_view k{name}s[] = {{{', '.join(map(json.dumps, words))}}};")
+    return lines
+
+
+def _surrogates() -> list[str]:
+    """The derivative and the primitive of each surrogate, by its number; the number of each, by its name."""
     longest = max(len(kind().parameters) for kind in BY_NAME.values())
-    lines = ["#pragma once", '#include "vec.h"', "namespace lnm {"]
-    lines.append(f"constexpr int kMaxSurrogateParameters = {longest};")
     kinds = list(BY_NAME.values())
+    lines = [f"constexpr int kMaxSurrogateParameters = {longest};"]
+    lines += [f"constexpr int k{kind.__name__} = {number};" for number, kind in enumerate(kinds)]
     same = [next(i for i, k in enumerate(kinds) if k.derivative is kind.derivative) for kind in kinds]
     lines.append(f"constexpr int kSameFormula[] = {{{', '.join(map(str, same))}}};")
     for function in ("derivative", "primitive"):
@@ -120,7 +148,7 @@ def surrogate_header() -> str:
             body: Any = getattr(kind, function)(Symbol("u"), *parameters)
             lines.append(f"    case {index}: return {body.code};")
         lines.append("    default: return V{};\n  }\n}")
-    return "\n".join([*lines, "}  // namespace lnm", ""])
+    return lines
 
 
 def obstacle() -> str | None:
@@ -163,7 +191,7 @@ def _register() -> str | None:
 
     quiet.setLevel(level)
     flags = [*_FLAGS, *_ISA_FLAGS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    header = surrogate_header()
+    header = generated_header()
     sources = [path.read_text() for path in sorted(_HERE.glob("*.[ch]*"))]
     identity = "\n".join([*sources, header, *flags, torch.__version__, platform.machine()])
     name = f"snn_lnm_cpp_{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
@@ -216,7 +244,7 @@ def _build(library: Path, header: str, flags: list[str]) -> None:
     os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])  # a venv's ninja
     try:
         with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as build:
-            (Path(build) / "surrogates.h").write_text(header)
+            (Path(build) / "generated.h").write_text(header)
             cpp_extension.load(
                 library.stem,
                 [str(path) for path in sorted(_HERE.glob("*.cpp"))],

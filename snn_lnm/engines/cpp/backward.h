@@ -12,15 +12,16 @@ constexpr Usuals backward_usual() {
   Usuals usuals;
   if constexpr (std::is_same_v<T, float>) {
     // (The storages are those of enum Storage.)
-    for (auto [surrogate, storage] : {std::pair{0, 0}, {1, 0}, {0, 1}}) {
-      if (!UNIFORM && (surrogate || storage)) continue;
+    for (auto [surrogate, storage] : {std::pair{kATan, 0}, {kFastSigmoid, 0}, {kATan, 1}}) {
+      if (!UNIFORM && (surrogate != kATan || storage)) continue;
       for (Usual u : kHosts) {
         if (u.degree < 3 && storage) continue;
-        u.surrogate = surrogate, u.storage = storage, u.detach_reset = 1;
+        u.surrogate = kSameFormula[surrogate], u.storage = storage, u.detach_reset = 1;
         usuals.add(u);
         // A reset that is not delayed may stay attached in the hosts; of the lower degrees Norse's does.
         u.detach_reset = 0;
-        if (u.reset < int(Reset::none) && (u.degree == 3 || u.synapse == euler)) usuals.add(u);
+        const bool at_once = u.reset == int(Reset::hard) || u.reset == int(Reset::soft);
+        if (at_once && (u.degree == 3 || u.synapse == int(Synapse::euler))) usuals.add(u);
       }
     }
     for (int degree = 3; degree > 0; --degree) usuals.add({degree});

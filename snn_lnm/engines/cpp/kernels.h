@@ -122,11 +122,9 @@ LNM_CALL void fill_numbers(std::vector<Numbers<V>>& numbers, const ParameterPoin
 }
 
 // Options known at compile time, so that the compiler drops the branches of all others; -1: any.
-enum Synapse { no_synapse, decay, euler };
-
 struct Usual {
   int degree = -1, charge = -1, reset = -1;
-  Synapse synapse = no_synapse;  // looked at where the reset is known
+  int synapse = -1;  // looked at where the reset is known; -1: none
   int detach_reset = -1, surrogate = -1;
   int storage = -1;  // of input and output; where it is known the membrane is kept in full
 };
@@ -146,8 +144,8 @@ constexpr Usual kOfDegreesUpTo3[] = {  // (the degree comes with `hosts`)
     {0, int(Charge::drift), int(Reset::hard)},     {0, int(Charge::drift), int(Reset::soft)},
     {0, int(Charge::map), int(Reset::hard)},       {0, int(Charge::map), int(Reset::soft)},
     {0, int(Charge::map), int(Reset::hard_next)},  {0, int(Charge::map), int(Reset::soft_next)},
-    {0, int(Charge::drift), int(Reset::hard), euler},     // Norse's LIF
-    {0, int(Charge::map), int(Reset::soft_next), decay},  // snnTorch's Synaptic
+    {0, int(Charge::drift), int(Reset::hard), int(Synapse::euler)},     // Norse's LIF
+    {0, int(Charge::map), int(Reset::soft_next), int(Synapse::decay)},  // snnTorch's Synaptic
 };
 constexpr Usual kCubic[] = {{3, int(Charge::drift), int(Reset::none)}, {3, int(Charge::map), int(Reset::none)}};
 constexpr Usuals hosts() {
@@ -164,7 +162,7 @@ template <Usual USUAL>
 LNM_INLINE inline Dynamics specialise(Dynamics d) {
   if constexpr (USUAL.degree >= 0) {
     d.degree = USUAL.degree;
-    d.bounded = USUAL.degree > 1;
+    d.bounded = USUAL.degree > 0;
     d.line = true;
     d.smooth = false;
   }
@@ -172,8 +170,8 @@ LNM_INLINE inline Dynamics specialise(Dynamics d) {
     d.charge = Charge(USUAL.charge);
     d.reset = Reset(USUAL.reset);
     d.gain_divides = d.fire_at_threshold = false;
-    d.synapse = USUAL.synapse != no_synapse;
-    d.euler = USUAL.synapse == euler;
+    d.synapse = USUAL.synapse >= 0;
+    d.euler = USUAL.synapse == int(Synapse::euler);
   }
   if constexpr (USUAL.detach_reset >= 0) d.detach_reset = USUAL.detach_reset;
   if constexpr (USUAL.surrogate >= 0) d.surrogate = USUAL.surrogate;

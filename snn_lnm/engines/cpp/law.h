@@ -2,15 +2,12 @@
 #pragma once
 
 #include "bfloat16.h"
-#include "surrogates.h"
+#include "generated.h"
 #include "vec.h"
 
 namespace lnm {
 
 constexpr int kMaxDegree = 8;
-
-enum class Charge { drift, map, residual };
-enum class Reset { hard, soft, none, hard_next, soft_next };
 
 struct Dynamics {
   bool detach_reset, fire_at_threshold, gain_divides, synapse, euler, bounded, line, smooth;
@@ -64,7 +61,8 @@ void Numbers<V>::complete(const Dynamics& d) {
   lowest_slope = map ? splat<V>(-1) : d.gain_divides ? -2 * gain : -2 / gain;
   // The lower end is asked first: below zero a gain leaves the range empty, where `clamp` gives the other end.
   const V highest = splat<V>(map), held = select(theta[1] > highest, highest, theta[1]);
-  slope = d.degree ? select(theta[1] < lowest_slope, lowest_slope, held) : V{};
+  const bool bounded = d.hi < std::numeric_limits<double>::infinity();  // else nothing holds the slope
+  slope = !d.degree ? V{} : bounded ? select(theta[1] < lowest_slope, lowest_slope, held) : theta[1];
   slope_is_theta_1 = theta[1] == slope;
   below = horner(lo, *this, d.degree) - (slope * lo + theta[0]);
   above = horner(hi, *this, d.degree) - (slope * hi + theta[0]);
@@ -82,6 +80,7 @@ LNM_INLINE inline V polynomial(V v, const Numbers<V>& n, const Dynamics& d) {
   if (!d.bounded) return horner(v, n, d.degree);
   const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
   if (!d.line) return horner(clamp(v, lo, hi), n, d.degree);
+  if (d.degree == 1) return n.slope * v + n.theta[0];  // a line has no inside
   // Outside, the line's slope takes the place of Horner's last bracket. (Adding -0 changes nothing.)
   V p = d.degree ? n.theta[d.degree] : V{};
   for (int k = d.degree - 1; k > 0; --k) p = p * v + n.theta[k];
@@ -186,7 +185,8 @@ LNM_INLINE inline V reset_backward(V h, V d_s, bool spikes_count, V d_after, V d
 template <class V>
 LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const Dynamics& d, Sums<V>& sums) {
   const V lo = splat<V>(d.lo), hi = splat<V>(d.hi);
-  V w = d.bounded ? clamp(v, lo, hi) : v;
+  const bool all_line = d.bounded && d.line && d.degree == 1;
+  V w = all_line ? V{} : d.bounded ? clamp(v, lo, hi) : v;
   const auto outside = (v < w) | (v > w);  // NaN is not: its gradient is NaN
   V slope = d.degree ? n.derivative[d.degree - 1] : V{}, power = d_f;
   for (int k = d.degree - 2; k >= 0; --k) slope = fma(slope, w, n.derivative[k]);
@@ -198,9 +198,10 @@ LNM_INLINE inline V polynomial_backward(V v, V d_f, const Numbers<V>& n, const D
     power *= w;
   }
   if (!d.bounded) return d_f * slope;
+  if (all_line) slope = n.slope;
   if (line && d.charge != Charge::map) {
     V d_lowest = d.gain_divides ? splat<V>(-2) : -n.lowest_slope / n.gain;
-    sums.gain += select(outside & (n.theta[1] < n.lowest_slope), d_f * (v - w) * d_lowest, V{});
+    sums.gain += select(outside & (n.theta[1] < n.slope), d_f * (v - w) * d_lowest, V{});
   }
   return d_f * select(outside, line ? n.slope : V{}, slope);
 }

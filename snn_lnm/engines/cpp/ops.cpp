@@ -16,6 +16,21 @@
 #include "words.h"
 
 namespace lnm {
+namespace {
+
+// The option that `word` stands for; Python's words are the only ones.
+template <class Option, size_t N>
+Option parsed(const char* name, std::string_view word, const std::string_view (&known)[N]) {
+  std::string all;
+  for (size_t i = 0; i < N; ++i) {
+    if (known[i] == word) return Option(i);
+    all += (i ? ", '" : "'") + std::string(known[i]) + "'";
+  }
+  TORCH_CHECK_VALUE(false, "unknown ", name, " '", std::string(word), "': expected one of ", all, ".");
+}
+
+}  // namespace
+
 Options::Options(const Tensor& coefficients, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
                  std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
                  at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
@@ -25,24 +40,20 @@ Options::Options(const Tensor& coefficients, const Maybe& alpha, int64_t inner, 
   TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), words("no surrogate ", surrogate, "."));
   TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
   TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
-  dynamics.charge = charge == "drift" ? Charge::drift : charge == "map" ? Charge::map : Charge::residual;
+  dynamics.charge = parsed<Charge>("charge", charge, kCharges);
   dynamics.gain_divides = gain_divides;
-  dynamics.reset = reset == "hard"        ? Reset::hard
-                   : reset == "soft"      ? Reset::soft
-                   : reset == "none"      ? Reset::none
-                   : reset == "hard_next" ? Reset::hard_next
-                                          : Reset::soft_next;
+  dynamics.reset = parsed<Reset>("reset", reset, kResets);
   dynamics.synapse = alpha.has_value();
-  dynamics.euler = alpha && synapse == "euler";
+  dynamics.euler = parsed<Synapse>("synapse", synapse, kSynapses) == Synapse::euler && alpha;
   dynamics.surrogate = kSameFormula[surrogate];
   std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
   dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
   TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, words("degree ", dynamics.degree, " is not in 0..8."));
   dynamics.bounded = !domain.empty();
-  dynamics.line = extension == "line";
+  dynamics.line = parsed<Extension>("extension", extension, kExtensions) == Extension::line;
   if (dynamics.bounded) {
     dynamics.lo = domain[0], dynamics.hi = domain[1];
-  } else if (dynamics.degree > 1) {  // bounded by nothing: the same bits, by the kernels of the hosts' neurons
+  } else if (dynamics.degree > 0) {  // bounded by nothing: the same bits, by the kernels of the hosts' neurons
     dynamics.bounded = dynamics.line = true;
     dynamics.hi = std::numeric_limits<double>::infinity(), dynamics.lo = -dynamics.hi;
   }

@@ -20,6 +20,7 @@ from packaging.version import Version
 from torch import Tensor
 
 from snn_lnm.engines.triton.geometry import PROGRAMS, THREADS, Plan, plan
+from snn_lnm.parameters import Charge, Extension, Reset, Synapse, check_choice
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
 __all__ = ["backward", "forward", "interpreted", "missing", "obstacle", "prepare_backward", "prepare_forward"]
@@ -158,6 +159,10 @@ def _form(
 
     charge, reset, kind_of_synapse, surrogate, parameters, domain, extension, *flags = options
     detach_reset, fire_at_threshold, gain_divides, smooth = flags
+    check_choice("charge", charge, Charge)
+    check_choice("reset", reset, Reset)
+    check_choice("synapse", kind_of_synapse, Synapse)
+    check_choice("extension", extension, Extension)
     geometry, kind = plan(*sizes), _SURROGATES[int(surrogate)]
     first, second = parameters if len(parameters) == 2 else (*parameters, None)
     law = Options(

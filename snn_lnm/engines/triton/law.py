@@ -96,19 +96,24 @@ def horner(v, coefficients, D: tl.constexpr):
 
 @triton.jit
 def held(v, D: tl.constexpr):
-    """The membrane held to the domain."""
+    """The membrane held to the domain; of a line, which has no inside, to 0."""
+    if D.bounded and D.line and D.degree == 1:
+        return tl.zeros_like(v)
     return clamp(v, tl.full((), D.lo, v.dtype), tl.full((), D.hi, v.dtype)) if D.bounded else v
 
 
 @triton.jit
 def polynomial(v, n, D: tl.constexpr):
-    w = held(v, D)
-    inside = horner(w, n.coefficients, D)
-    if D.bounded and D.line:
-        outside = (n.slope * v + n.coefficients[0]) + (inside - (n.slope * w + n.coefficients[0]))
-        return tl.where(w == v, inside, outside)
+    if D.bounded and D.line and D.degree == 1:
+        return n.slope * v + n.coefficients[0]
     else:
-        return inside
+        w = held(v, D)
+        inside = horner(w, n.coefficients, D)
+        if D.bounded and D.line:
+            outside = (n.slope * v + n.coefficients[0]) + (inside - (n.slope * w + n.coefficients[0]))
+            return tl.where(w == v, inside, outside)
+        else:
+            return inside
 
 
 @triton.jit
@@ -262,7 +267,7 @@ def polynomial_backward(v, d_f, n, D: tl.constexpr):
             if D.charge != "map":
                 d_lowest = tl.full((), -2.0, n.gain.dtype) if D.gain_divides else -n.lowest / n.gain
                 d_gain = tl.where(theta_1 < n.lowest, d_f * (v - w) * d_lowest, d_gain)
-            slope = tl.where(inside, slope, n.slope)
+            slope = tl.where(inside, n.slope if D.degree == 1 else slope, n.slope)
         else:
             slope = tl.where(inside, slope, 0.0)
     return d_f * slope, terms, d_gain
