@@ -1,5 +1,6 @@
 """How tests run: threads, hosts without their warnings, and what Hypothesis draws."""
 
+import collections
 import importlib
 import importlib.util
 import os
@@ -50,8 +51,18 @@ def pytest_report_header(config):
 LONGEST = ()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that all workers end together (`--dist loadfile` takes files in this order)."""
+    """Of a test with `turns(N)` all but each N-th case are slow, others at the next commit.
+
+    The longest files come first, so that all workers end together (`--dist loadfile` takes files in this order).
+    """
+    seen = collections.Counter()
+    for item in items:
+        if mark := item.get_closest_marker("turns"):
+            seen[item.function] += 1
+            if (seen[item.function] + rotation.number()) % mark.args[0]:
+                item.add_marker("slow")
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 

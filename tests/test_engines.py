@@ -148,6 +148,7 @@ def name(options):
     return "-".join(map(str, options.values()))
 
 
+@pytest.mark.turns(7)
 @pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("options", USUAL, ids=name)
 @pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])

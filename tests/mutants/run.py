@@ -102,7 +102,7 @@ def _child(tree: Path, tests: tuple[str, ...], failure: Path, profile: str, comp
 
     plugins = [FirstFailure(failure), *([OneOfEach()] if profile == "brief" else [])]
     quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning",
-             f"--hypothesis-profile={profile}"]  # fmt: skip
+             f"--hypothesis-profile={profile}", "-m", ""]  # fmt: skip
     os._exit(pytest.main(["-x", *quiet, *tests], plugins=plugins))
 
 
