@@ -13,6 +13,7 @@ import rotation
 from tests.mutants.__main__ import unapplicable
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import ROOT, Mutant
+from tests.mutants.run import fast_compiler
 
 KERNELS = ("snn_lnm/engines/triton/law.py", "snn_lnm/engines/triton/kernels.py")  # written for Triton
 
@@ -75,6 +76,19 @@ def test_an_anchor_is_found_however_the_code_is_laid_out(text):
     assert found[ours:].count("f(") == text[text.index("class Law") :].count("f(") - 1
     indent = found[ours:].split("y\n")[1].split("x")[0]
     assert indent in (" " * 8, " " * 12)
+
+
+def test_only_what_sees_a_change_is_compiled_again(tmp_path):
+    compiler, objects = fast_compiler(tmp_path), {}
+    (tmp_path / "source.cpp").write_text('#include "header.h"\n')
+    for value in (1, 1, 2, 1):
+        (tmp_path / "header.h").write_text(f"int f() {{ return {value}; }}  // written {len(objects)}\n")
+        command = [compiler, "-MMD", "-MF", "depends", "-c", "source.cpp", "-o", "object"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert objects.setdefault(value, (tmp_path / "object").read_bytes()) == (tmp_path / "object").read_bytes()
+        assert "header.h" in (tmp_path / "depends").read_text()
+        assert len([*(tmp_path / "objects").iterdir()]) == len(objects)
+    assert objects[1] != objects[2]
 
 
 def test_their_tests_exist():
