@@ -1,12 +1,18 @@
-"""Hypothesis profiles and fixtures. `pytest --hypothesis-profile=nightly` looks longer, for days, `quick` less long."""
+"""How tests run: threads, hosts without their warnings, and what Hypothesis draws."""
 
+import collections
 import importlib
 import importlib.util
 import os
+import time
 import warnings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in processes that tests start
 
 import hypothesis
 import pytest
+import rotation
 import torch
 
 if not torch.cuda.is_available():
@@ -17,15 +23,53 @@ with warnings.catch_warnings():
     for host in ("norse.torch", "snntorch", "snntorch.functional"):
         importlib.import_module(host)
 
-common = {"deadline": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
-hypothesis.settings.register_profile("ci", max_examples=60, derandomize=True, **common)
-hypothesis.settings.register_profile("quick", max_examples=10, derandomize=True, **common)
-hypothesis.settings.register_profile("nightly", max_examples=100_000, **common)
-# For tests/mutants: the examples of ci, but a failure need not be made small; "brief" is only to see that all runs.
+# Nothing is remembered from run to run: the seed alone decides.
+common = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
+hypothesis.settings.register_profile("ci", max_examples=60, **common)
+hypothesis.settings.register_profile("quick", max_examples=10, **common)
+hypothesis.settings.register_profile("nightly", max_examples=200, **common)
+# For tests/mutants: always the same examples, and a failure need not be made small; "brief" only shows that all runs.
 found = {"derandomize": True, "phases": [hypothesis.Phase.explicit, hypothesis.Phase.generate], **common}
 hypothesis.settings.register_profile("mutants", max_examples=60, **found)
 hypothesis.settings.register_profile("brief", max_examples=3, **found)
 hypothesis.settings.load_profile("ci")
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis reads it; workers get the options of their controller
+def pytest_configure(config):
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(rotation.number())
+
+
+def pytest_report_header(config):
+    return [
+        f"examples and mutants {rotation.reason()}; the same again:",
+        f"SNN_LNM_MUTANTS={rotation.mutants()} pytest --hypothesis-seed={config.option.hypothesis_seed}",
+    ]
+
+
+LONGEST = ()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(items):
+    """Of a test with `turns(N)` all but each N-th case are slow, others at the next commit.
+
+    The longest files come first, so that all workers end together (`--dist loadfile` takes files in this order).
+    """
+    seen = collections.Counter()
+    for item in items:
+        if mark := item.get_closest_marker("turns"):
+            seen[item.function] += 1
+            if (seen[item.function] + rotation.number()) % mark.args[0]:
+                item.add_marker("slow")
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_runtest_setup():
+    if time.time() > float(os.environ.get("SNN_LNM_UNTIL", "inf")):
+        pytest.skip("the time is over")  # tests/nightly.py
 
 
 @pytest.fixture(autouse=True)

@@ -148,6 +148,7 @@ def name(options):
     return "-".join(map(str, options.values()))
 
 
+@pytest.mark.turns(7)
 @pytest.mark.parametrize("layout", ["layer", "channel", "neuron"])
 @pytest.mark.parametrize("options", USUAL, ids=name)
 @pytest.mark.parametrize("spike", [surrogate.ATan(), surrogate.FastSigmoid()], ids=["atan", "fast_sigmoid"])
@@ -262,7 +263,7 @@ def test_one_float_per_element_is_kept(reset):
 # inductor still uses the deprecated TorchScript when it is imported.
 @pytest.mark.filterwarnings("ignore:Skipping serialization of:UserWarning")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_without_graph_breaks(backend):
     neuron, x = LNM(degree=3, charge="map"), torch.randn(5, 2, 3, requires_grad=True)
 

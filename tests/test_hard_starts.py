@@ -1,13 +1,11 @@
 """Hard starts of the C++ engine: eight at once, no room on the disk, a folder that cannot be written."""
 
 import errno
-import stat
 import tempfile
-from pathlib import Path
 
 import pytest
 import torch
-from test_processes import end, start
+from test_processes import copying_compiler, end, start
 
 from snn_lnm.engines import cpp
 
@@ -20,25 +18,8 @@ def fresh(monkeypatch):
     cpp._find_obstacle.cache_clear()
 
 
-def copying_compiler(folder, library):
-    """A compiler that takes a second, leaves a mark, and gives the library that was built before."""
-    path = folder / "c++"
-    path.write_text(
-        f"""#!/bin/sh
-case " $* " in *" -c "*) echo x >> {folder}/compilations; sleep 1;; *" -v "*|*version*) exec c++ "$@";; esac
-while [ $# -gt 0 ]; do case $1 in -o) shift; cp {library} "$1";; esac; shift; done
-"""
-    )
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return {"CXX": str(path), "OMP_NUM_THREADS": "1"}
-
-
 def test_eight_cold_starts_build_once(tmp_path):
-    cpp.load()
-    (built,) = (Path(path) for path in torch.ops.loaded_libraries if "snn_lnm_cpp" in path)
-    if not built.exists():  # this process has built it, in a folder of its own
-        built = built.parents[1] / built.name
-    environment = copying_compiler(tmp_path, built)
+    environment = copying_compiler(tmp_path)
     found = end(*(start(tmp_path / "extensions", **environment) for _ in range(8)))
     bits = {out for out, _ in found}
     assert len(bits) == 1 and len(bits.pop().strip()) == 64, found

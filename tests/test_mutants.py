@@ -1,18 +1,21 @@
-"""The catalogue of mutants applies to the code as it is, and a slice of it is killed at every commit.
+"""The catalogue of mutants applies to the code as it is, and the slice whose turn it is is killed.
 
-All of it: `python -m tests.mutants`, and `python -m tests.mutants --engine cpp` (each mutant is compiled).
+All of it: `make test-mutants`.
 """
 
-import os
 import subprocess
 import sys
 from collections import Counter
 
+import pytest
+import rotation
+
 from tests.mutants.__main__ import unapplicable
 from tests.mutants.catalogue import MUTANTS
 from tests.mutants.mutant import ROOT, Mutant
+from tests.mutants.run import fast_compiler
 
-SLICE = os.environ.get("SNN_LNM_MUTANTS", "1/16")
+KERNELS = ("snn_lnm/engines/triton/law.py", "snn_lnm/engines/triton/kernels.py")  # written for Triton
 
 
 def test_every_mutant_applies():
@@ -21,10 +24,71 @@ def test_every_mutant_applies():
     assert len([m for m in MUTANTS if not m.builds]) >= 40 and len([m for m in MUTANTS if m.builds]) >= 25
 
 
+def test_all_but_kernels_are_found_by_structure():
+    assert [m.why for m in MUTANTS if not m.inside and not m.builds and m.file not in KERNELS] == []
+
+
 def test_a_change_that_no_longer_applies_is_said():
-    lost = Mutant("nothing", "snn_lnm/reference.py", "no such text", "", ())
-    twice = Mutant("too much", "snn_lnm/reference.py", "return", "", ())
-    assert len(unapplicable([lost, twice, *MUTANTS])) == 2
+    lost = Mutant("nothing", "snn_lnm/reference.py", "reset", "no such text", "", ())
+    twice = Mutant("too much", "snn_lnm/reference.py", "reset", "h", "", ())
+    gone = Mutant("nowhere", "snn_lnm/reference.py", "no_such_function", "return", "", ())
+    problems = unapplicable([lost, twice, gone, *MUTANTS])
+    assert len(problems) == 3 and "no_such_function (defined 0 times)" in problems[2]
+
+
+WIDE = """
+def other(a, b):
+    return f(a, b) if a else b
+
+class Law:
+    def step(self, a, b):
+        x = 1
+        return f(a, b) if a else b
+"""
+NARROW = """
+class Law:
+    @decorated
+    def step(
+        self,
+        a,
+        b,
+    ):
+        x = 1
+        return (
+            f(
+                a,
+                b,
+            )
+            if a
+            else b
+        )
+
+def another(a, b):
+    return f(a, b) if a else b
+"""
+
+
+@pytest.mark.parametrize("text", [WIDE, NARROW])
+def test_an_anchor_is_found_however_the_code_is_laid_out(text):
+    """And wherever it stands in its file."""
+    found = Mutant("", "", "Law.step", "f(a, b) if a", "y\nx", ()).applied(text)
+    ours = found.index("class Law")
+    assert found[ours:].count("f(") == text[text.index("class Law") :].count("f(") - 1
+    indent = found[ours:].split("y\n")[1].split("x")[0]
+    assert indent in (" " * 8, " " * 12)
+
+
+def test_only_what_sees_a_change_is_compiled_again(tmp_path):
+    compiler, objects = fast_compiler(tmp_path), {}
+    (tmp_path / "source.cpp").write_text('#include "header.h"\n')
+    for value in (1, 1, 2, 1):
+        (tmp_path / "header.h").write_text(f"int f() {{ return {value}; }}  // written {len(objects)}\n")
+        command = [compiler, "-MMD", "-MF", "depends", "-c", "source.cpp", "-o", "object"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert objects.setdefault(value, (tmp_path / "object").read_bytes()) == (tmp_path / "object").read_bytes()
+        assert "header.h" in (tmp_path / "depends").read_text()
+        assert len([*(tmp_path / "objects").iterdir()]) == len(objects)
+    assert objects[1] != objects[2]
 
 
 def test_their_tests_exist():
@@ -35,10 +99,12 @@ def test_their_tests_exist():
 
 
 def test_a_slice_is_killed():
-    """Another slice by SNN_LNM_MUTANTS=K/N; in a process of its own, which has not imported the package."""
-    command = [sys.executable, "-m", "tests.mutants", "--slice", SLICE]
+    """In a process of its own, which has not imported the package."""
+    command = [sys.executable, "-m", "tests.mutants", "--slice", rotation.mutants()]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.returncode == 0, (
+        f"{found.stdout}{found.stderr}\nThe same slice again: python -m tests.mutants --slice {rotation.mutants()}"
+    )
 
 
 def test_a_survivor_fails_the_run():
@@ -48,8 +114,8 @@ import sys
 from tests.mutants import __main__ as command
 from tests.mutants.mutant import Mutant
 
-old, test = "u = h - parameters.threshold", "tests/test_law.py::test_an_infinite_threshold_integrates"
-command.MUTANTS = [Mutant("nothing at all", "snn_lnm/reference.py", old, f"{old}  # the same", (test,))]
+old, test = "h - parameters.threshold", "tests/test_law.py::test_an_infinite_threshold_integrates"
+command.MUTANTS = [Mutant("nothing at all", "snn_lnm/reference.py", "fire", old, f"({old})", (test,))]
 sys.exit(command.main([]))
 """
     found = subprocess.run([sys.executable, "-c", run_the_only_mutant], cwd=ROOT, capture_output=True, text=True)

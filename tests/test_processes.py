@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import snntorch as snn
@@ -14,6 +15,7 @@ from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import snn_lnm
+from snn_lnm.engines import cpp
 
 STEPS, BATCH = 4, 6
 
@@ -128,6 +130,26 @@ def start(folder, backend="cpp", **environment):
     )
 
 
+def copying_compiler(folder):
+    """A compiler that takes a second, leaves a mark in ``folder``, and gives the library that this process has.
+
+    All else of a build is as ever: ninja, the lock, a folder of its own, and the move into place.
+    """
+    cpp.load()
+    (library,) = (Path(path) for path in torch.ops.loaded_libraries if "snn_lnm_cpp" in path)
+    if not library.exists():  # this process has built it, in a folder of its own
+        library = library.parents[1] / library.name
+    path = folder / "c++"
+    path.write_text(
+        f"""#!/bin/sh
+case " $* " in *" -c "*) echo x >> {folder}/compilations; sleep 1;; *" -v "*|*version*) exec c++ "$@";; esac
+while [ $# -gt 0 ]; do case $1 in -o) shift; cp {library} "$1";; esac; shift; done
+"""
+    )
+    path.chmod(0o755)
+    return {"CXX": str(path), "OMP_NUM_THREADS": "1"}
+
+
 def end(*processes):
     """What each printed on stdout and stderr; a start that hangs fails here."""
     try:
@@ -152,25 +174,31 @@ def bits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def compiler(tmp_path_factory):
+    return copying_compiler(tmp_path_factory.mktemp("compiler"))
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, compiler):
     """A folder in which a build was killed, with the compiler at work."""
-    folder = tmp_path_factory.mktemp("extensions")
-    process = start(folder)
+    folder, mark = tmp_path_factory.mktemp("extensions"), Path(compiler["CXX"]).with_name("compilations")
+    process = start(folder, **compiler)
     try:
         deadline = time.monotonic() + 60
-        while not list(folder.rglob("build.ninja")):
+        while not mark.exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+    assert list(folder.rglob("build.ninja")) and not list(folder.glob("*/*.so"))
     return folder
 
 
 @pytest.fixture(scope="module")
-def built(killed, bits):
+def built(killed, bits, compiler):
     """The folder after three processes that started together."""
-    assert [out for out, _ in end(*(start(killed) for _ in range(3)))] == [bits] * 3
+    assert [out for out, _ in end(*(start(killed, **compiler) for _ in range(3)))] == [bits] * 3
     return killed
 
 

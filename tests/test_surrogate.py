@@ -17,7 +17,7 @@ GRID = torch.linspace(-3, 3, 1201, dtype=torch.float64) + 1e-4  # off the kinks
         (surrogate.FastSigmoid(25.0), snntorch.surrogate.fast_sigmoid(25)),
         (surrogate.Sigmoid(5.0), snntorch.surrogate.sigmoid(5)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__qualname__", str(value)),
 )
 def test_gradients_are_snntorch_s(ours, theirs):
     """Up to rounding: each formula is at most ten operations, and 1 - σ loses one digit near 1."""

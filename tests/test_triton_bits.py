@@ -8,7 +8,7 @@ from triton_cases import DEVICE, SHAPES, fewer, on_device, poisoned, programs
 
 from snn_lnm import functional
 from snn_lnm.engines.triton.geometry import plan
-from snn_lnm.parameters import Dynamics, State
+from snn_lnm.parameters import State
 from snn_lnm.surrogate import ATan
 from snn_lnm.testing import problems
 
@@ -145,4 +145,4 @@ def test_a_sequence_can_be_cut_anywhere():
     second = functional.lnm(x[4:], theta, state=State(*first.state), **options)
     assert torch.equal(whole.spikes, torch.cat([first.spikes, second.spikes]))
     assert all(torch.equal(a, b) for a, b in zip(whole.state, second.state, strict=True))
-    assert Dynamics(charge="map") and whole.spikes.sum() > 0
+    assert whole.spikes.any() and not whole.spikes.all()

@@ -156,7 +156,7 @@ LEARNED.alpha = nn.Parameter(torch.tensor(4.0))
         surrogate.SoftSign(3.0), surrogate.SuperSpike(2.0), surrogate.Erf(), Steeper(), LEARNED,
         surrogate.Sigmoid(spiking=False), surrogate.ATan(alpha=-1.0), surrogate.ATan(alpha=float("inf")), torch.sigmoid,
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )  # fmt: skip
 def test_everything_else_stays_the_user_s(function):
     assert recover(function) is function

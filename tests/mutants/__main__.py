@@ -1,4 +1,4 @@
-"""The table of mutants and their killers: `python -m tests.mutants`, with --slice K/N, --engine or --only WORDS.
+"""The table of mutants and their killers: `python -m tests.mutants`, or a part by --slice, --engine or --only.
 
 Exits with 1 if a mutant survives, if a change no longer applies, or if a named test fails without any.
 """
@@ -9,6 +9,8 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.mutants.catalogue import MUTANTS
@@ -43,33 +45,48 @@ def unapplicable(mutants: list[Mutant]) -> list[str]:
     return problems
 
 
+def kill(mutants: list[Mutant], folder: Path) -> int:
+    """How many survive; a line is printed for each."""
+    folder.mkdir()
+    tree, compiler, bad = copy_tree(folder), fast_compiler(folder), 0
+    for mutant in mutants:
+        verdict = try_mutant(tree, mutant, compiler)
+        bad += not verdict.killed_by
+        result = verdict.killed_by or verdict.problem or "SURVIVES"
+        print(f"{Path(mutant.file).name:16} {mutant.why:58} {verdict.seconds:5.1f} s  {result}", flush=True)
+    return bad
+
+
+def kill_together(mutants: list[Mutant], folder: Path, jobs: int) -> int:
+    """The same, by as many processes."""
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:  # which have imported the frameworks
+        return sum(
+            pool.map(kill, (mutants[job::jobs] for job in range(jobs)), (folder / str(job) for job in range(jobs)))
+        )
+
+
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--slice", default="1/1", metavar="K/N", help="every N-th mutant, from the K-th on")
     parser.add_argument("--engine", choices=["python", "cpp", "all"], default="python", help="cpp mutants each build")
     parser.add_argument("--only", default="", metavar="WORDS", help="mutants whose file or description has these")
-    mutants = chosen(parser.parse_args(words))
-    begin, bad = time.monotonic(), 0
-    for problem in unapplicable(MUTANTS):
-        print(problem)
-        bad += 1
-    if bad:
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="mutants at a time")
+    arguments = parser.parse_args(words)
+    mutants, begin = chosen(arguments), time.monotonic()
+    problems = unapplicable(MUTANTS)
+    if problems:
+        print("\n".join(problems))
         return 1
     import_frameworks()
     with tempfile.TemporaryDirectory(prefix="mutants-") as name:
         folder = Path(name)
-        tree, compiler = copy_tree(folder), fast_compiler(folder)
         tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
         if tests:
-            sound = run_tests(tree, tests, "brief")
+            sound = run_tests(copy_tree(folder), tests, "brief")
             print(f"without any mutant: {sound.killed_by or sound.problem or 'all pass'} ({sound.seconds:.0f} s)")
             if sound.killed_by or sound.problem:
                 return 1
-        for mutant in mutants:
-            verdict = try_mutant(tree, mutant, compiler)
-            bad += not verdict.killed_by
-            result = verdict.killed_by or verdict.problem or "SURVIVES"
-            print(f"{Path(mutant.file).name:16} {mutant.why:58} {verdict.seconds:5.1f} s  {result}", flush=True)
+        bad = kill_together(mutants, folder, arguments.jobs)
     seconds = time.monotonic() - begin
     print(f"{len(mutants) - bad} of {len(mutants)} mutants killed in {seconds:.0f} s")
     return 1 if bad else 0

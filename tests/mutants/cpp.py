@@ -36,23 +36,23 @@ REPEATED = "tests/test_engines.py::test_gradients_do_not_depend_on_threads_or_lu
 
 
 def law(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(why, "snn_lnm/engines/cpp/law.h", old, new, tests or (BITS,))
+    return Mutant(why, "snn_lnm/engines/cpp/law.h", "", old, new, tests or (BITS,))
 
 
 def kernels(why: str, old: str, new: str, *tests: str, file: str = "kernels.h") -> Mutant:
-    return Mutant(why, f"snn_lnm/engines/cpp/{file}", old, new, tests or (BITS,))
+    return Mutant(why, f"snn_lnm/engines/cpp/{file}", "", old, new, tests or (BITS,))
 
 
 def ops(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(why, "snn_lnm/engines/cpp/ops.cpp", old, new, tests or (BITS,))
+    return Mutant(why, "snn_lnm/engines/cpp/ops.cpp", "", old, new, tests or (BITS,))
 
 
 def derivative(why: str, old: str, new: str, *tests: str, file: str = "autograd.cpp") -> Mutant:
-    return Mutant(f"autograd: {why}", f"snn_lnm/engines/cpp/{file}", old, new, tests or (GRADIENTS,))
+    return Mutant(f"autograd: {why}", f"snn_lnm/engines/cpp/{file}", "", old, new, tests or (GRADIENTS,))
 
 
 def again(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"again: {why}", "snn_lnm/engines/cpp/again.cpp", old, new, tests or (UNLIKE,))
+    return Mutant(f"again: {why}", "snn_lnm/engines/cpp/again.cpp", "", old, new, tests or (UNLIKE,))
 
 
 def pool(why: str, old: str, new: str) -> Mutant:
@@ -311,6 +311,7 @@ MUTANTS = [
     Mutant(
         "the start's reset counts for no parameter",
         "snn_lnm/engines/cpp/ops.cpp",
+        "",
         "(need[1] || need[2])), need_currents",
         "false), need_currents",
         (ALONE,),
@@ -318,6 +319,7 @@ MUTANTS = [
     Mutant(
         "the start's reset counts for the threshold only",
         "snn_lnm/engines/cpp/ops.cpp",
+        "",
         "(need[1] || need[2])), need_currents",
         "need[1]), need_currents",
         (ALONE,),

@@ -8,8 +8,8 @@ STARTS = "tests/test_hard_use.py::test_a_start_made_elsewhere_serves_training"
 LAYOUTS = "tests/test_oracle_forward.py::test_layouts"
 
 
-def mutant(file: str, why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(why, f"snn_lnm/{file}", old, new, tests)
+def mutant(file: str, why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(why, f"snn_lnm/{file}", inside, old, new, tests)
 
 
 MUTANTS = [
@@ -17,6 +17,7 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the layout's inner size is one too far",
+        "_layout",
         "math.prod(step[last + 1 :])",
         "math.prod(step[last:])",
         LAYOUTS,
@@ -24,6 +25,7 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the layout starts at the last dimension",
+        "_layout",
         "first, last = min(varying), max(varying)",
         "first = last = max(varying)",
         LAYOUTS,
@@ -31,6 +33,7 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the fake op gets the shape of the state wrong",
+        "_forward_fake",
         "nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype)",
         "x.new_empty(x.shape, dtype=dtype)",
         "tests/test_engines.py::test_opcheck",
@@ -38,6 +41,7 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the fake gradient of the synapse is always there",
+        "_backward_fake",
         "like(current, need_state)",
         "like(v, need_state)",
         "tests/test_engines.py::test_opcheck",
@@ -45,18 +49,25 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "surrogates are numbered from 1",
+        "_SURROGATES",
         "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}",
         "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values(), 1)}",
         GRADIENTS,
     ),
     # ---- functional.py's start at zero
     mutant(
-        "functional.py", "it may belong to inference mode", "inference_mode(mode=False)", "inference_mode()", STARTS
+        "functional.py",
+        "it may belong to inference mode",
+        "_kept_zeros",
+        "inference_mode(mode=False)",
+        "inference_mode()",
+        STARTS,
     ),
-    mutant("functional.py", "it may be fake", " or op.watched((x,))", "", STARTS),
+    mutant("functional.py", "it may be fake", "zeros", "or op.watched((x,))", "", STARTS),
     mutant(
         "functional.py",
         "it may belong to a transform",
+        "zeros",
         "engines.transformed() or op.watched((x,))",
         "op.watched((x,))",
         STARTS,
@@ -64,6 +75,7 @@ MUTANTS = [
     mutant(
         "functional.py",
         "it is handed out",
+        "run",
         "value.clone(memory_format=torch.contiguous_format)",
         "value.contiguous()",
         "tests/test_hard_use.py::test_no_step_hands_out_a_start_of_its_own",
@@ -71,28 +83,32 @@ MUTANTS = [
     mutant(
         "functional.py",
         "nobody is computed by a kernel",
-        "and x.numel() == 0:",
-        "and False:",
+        "run",
+        "and x.numel() == 0",
+        "and False",
         "tests/test_hard_use.py::test_a_layer_of_no_neurons",
     ),
     # ---- engines/__init__.py
     mutant(
         "engines/__init__.py",
         "an explicit request falls back in silence",
-        'if backend != "auto":',
-        "if False:",
+        "choose",
+        'backend != "auto"',
+        "False",
         "tests/test_engines.py::test_without_a_compiler",
     ),
     mutant(
         "engines/__init__.py",
         "a user's surrogate gets another derivative",
-        "if type(dynamics.surrogate) not in _COMPILED:",
-        "if False:",
+        "_obstacle",
+        "type(dynamics.surrogate) not in _COMPILED",
+        "False",
         "tests/test_engines.py::test_a_user_s_surrogate_runs_on_the_reference",
     ),
     mutant(
         "engines/__init__.py",
         "a slow choice is not said",
+        "choose",
         "warnings.warn(f",
         "str(f",
         "tests/test_engines.py::test_without_a_compiler",
@@ -101,20 +117,23 @@ MUTANTS = [
     mutant(
         "functional.py",
         "a given state is ignored",
-        "return State(zeros(step, x) if v is None else v, current)",
-        "return State(zeros(step, x), current)",
+        "_start",
+        "State(zeros(step, x) if v is None else v, current)",
+        "State(zeros(step, x), current)",
         "tests/test_law.py::test_time_can_be_split_anywhere",
     ),
     mutant(
         "functional.py",
         "a given current is ignored",
-        "if current is None and parameters.alpha is not None:",
-        "if parameters.alpha is not None:",
+        "_start",
+        "current is None and parameters.alpha is not None",
+        "parameters.alpha is not None",
         "tests/test_law.py::test_time_can_be_split_anywhere",
     ),
     mutant(
         "functional.py",
         "no steps lose the state",
+        "run",
         "x.to(STATE_DTYPE[x.dtype], copy=True), start)",
         "x.to(STATE_DTYPE[x.dtype], copy=True), State(torch.zeros_like(v), current))",
         "tests/test_law.py::test_time_can_be_split_anywhere",
@@ -122,14 +141,16 @@ MUTANTS = [
     mutant(
         "functional.py",
         "a current without a synapse is taken",
-        "if current is not None and parameters.alpha is None:",
-        "if False:",
+        "_checked_state",
+        "current is not None and parameters.alpha is None",
+        "False",
         "tests/test_bad_input.py::test_error",
     ),
     # ---- neuron.py
     mutant(
         "neuron.py",
         "checkpoints forget the domain",
+        "LearnableNeuron.set_extra_state",
         "cast(Any, self).domain = None if math.isinf(hi) else (lo, hi)",
         "pass",
         "tests/test_neuron.py::test_checkpoints_carry_the_domain",
@@ -137,6 +158,7 @@ MUTANTS = [
     mutant(
         "neuron.py",
         "no domain is saved as the widest",
+        "LearnableNeuron.set_extra_state",
         "None if math.isinf(hi) else (lo, hi)",
         "(lo, hi)",
         "tests/test_neuron.py::test_checkpoints_carry_the_domain",
@@ -144,6 +166,7 @@ MUTANTS = [
     mutant(
         "neuron.py",
         "the leak of lif is the constant term",
+        "LNM.lif",
         "theta[..., 1] = beta",
         "theta[..., 0] = beta",
         "tests/test_neuron.py::test_lif_and_if",
@@ -151,6 +174,7 @@ MUTANTS = [
     mutant(
         "neuron.py",
         "qif has u1 + u2 with the wrong sign",
+        "LNM.qif",
         "1 - a * (u1 + u2), a]",
         "1 + a * (u1 + u2), a]",
         "tests/test_neuron.py::test_qif_on_dyadic_rationals",
@@ -158,13 +182,15 @@ MUTANTS = [
     mutant(
         "neuron.py",
         "one step is a sequence",
-        "return self._run(x, state, return_membrane, single_step=True)",
-        "return self._run(x, state, return_membrane, single_step=False)",
+        "LNM.step",
+        "self._run(x, state, return_membrane, single_step=True)",
+        "self._run(x, state, return_membrane, single_step=False)",
         "tests/test_neuron.py::test_steps_are_the_sequence",
     ),
     mutant(
         "neuron.py",
         "numbers given as tensors stay the caller's",
+        "_number",
         "check_finite(name, value.detach().clone())",
         "check_finite(name, value.detach())",
         "tests/test_properties_module.py::test_a_neuron_owns_its_numbers",
@@ -173,6 +199,7 @@ MUTANTS = [
     mutant(
         "swap.py",
         "shared neurons are seen once",
+        "_exchange",
         "model.named_modules(remove_duplicate=False)",
         "model.named_modules()",
         "tests/test_swap.py::test_outputs_are_the_same_and_then_learn",
@@ -180,6 +207,7 @@ MUTANTS = [
     mutant(
         "swap.py",
         "the training mode is lost",
+        "_like",
         "new.train(module.training)",
         "pass",
         "tests/test_swap.py::test_outputs_are_the_same_and_then_learn",
@@ -187,6 +215,7 @@ MUTANTS = [
     mutant(
         "swap.py",
         "hooks are lost",
+        "_like",
         "new.__dict__[hooks] = module.__dict__[hooks]",
         "pass",
         "tests/test_swap.py::test_hooks_survive",
@@ -194,21 +223,24 @@ MUTANTS = [
     mutant(
         "swap.py",
         "strict changes the model first",
-        "if strict and report.skipped:",
-        "if False:",
+        "_exchange",
+        "strict and report.skipped",
+        "False",
         "tests/test_swap.py::test_what_it_leaves",
     ),
     mutant(
         "swap.py",
         "subclasses are swapped",
+        "_entry",
         'raise CannotSwap(f"a subclass of',
-        'return table[parent]\n        raise CannotSwap(f"a subclass of',
+        'return table[parent]\nraise CannotSwap(f"a subclass of',
         "tests/test_swap.py::test_what_it_leaves",
     ),
     # ---- engines/cpp/__init__.py
     mutant(
         "engines/cpp/__init__.py",
         "an incomplete library is in its place",
+        "_build",
         "(Path(build) / library.name).replace(library)",
         "shutil.copy(Path(build) / 'generated.h', library)",
         "tests/test_processes.py::test_three_start_together_after_a_kill",
@@ -216,6 +248,7 @@ MUTANTS = [
     mutant(
         "engines/cpp/__init__.py",
         "the name of the library forgets the flags",
+        "_register",
         'identity = "\\n".join([*sources, header, *flags,',
         'identity = "\\n".join([*sources, header,',
         "tests/test_hard_starts.py::test_the_name_of_the_library_holds_all_that_shapes_it",
@@ -224,6 +257,7 @@ MUTANTS = [
     mutant(
         "memory.py",
         "a part is one step too long",
+        "recomputing.run",
         "x.split(every)",
         "x.split(every + 1)",
         MEMORY + "one_more_forward_and_none_without_gradients",
@@ -231,6 +265,7 @@ MUTANTS = [
     mutant(
         "memory.py",
         "every part starts where the first did",
+        "recomputing",
         "s, _, state = torch",
         "s, _, _ = torch",
         MEMORY + "same_bits",
@@ -238,6 +273,7 @@ MUTANTS = [
     mutant(
         "functional.py",
         "a step is rounded, too",
+        "run",
         "membrane_dtype(x, FULL if single_step else memory)",
         "membrane_dtype(x, memory)",
         MEMORY + "one_step_is_kept_as_without_options",
@@ -245,6 +281,7 @@ MUTANTS = [
     mutant(
         "memory.py",
         "the state is that of the end",
+        "recomputing",
         "start, numbers = State(*tensors[:2])",
         "start, numbers = State(state.v, state.current)",
         MEMORY + "same_gradients_to_the_bit_where_arithmetic_is_exact",

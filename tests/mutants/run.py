@@ -80,9 +80,11 @@ def import_frameworks() -> None:
 
 
 def fast_compiler(folder: Path) -> Path:
-    """A compiler that does not optimise: mutants are built once and run little."""
-    path = folder / "c++"
-    path.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "c++")} "$@" -O0\n')
+    """A compiler for engines that are built often and run little; see compiler.py."""
+    path, kept = folder / "c++", folder / "objects"
+    kept.mkdir()
+    words = [sys.executable, Path(__file__).with_name("compiler.py"), kept, os.environ.get("CXX", "c++")]
+    path.write_text(f'#!/bin/sh\nexec {" ".join(map(str, words))} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
@@ -100,7 +102,7 @@ def _child(tree: Path, tests: tuple[str, ...], failure: Path, profile: str, comp
 
     plugins = [FirstFailure(failure), *([OneOfEach()] if profile == "brief" else [])]
     quiet = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning",
-             f"--hypothesis-profile={profile}"]  # fmt: skip
+             f"--hypothesis-profile={profile}", "-m", ""]  # fmt: skip
     os._exit(pytest.main(["-x", *quiet, *tests], plugins=plugins))
 
 

@@ -12,19 +12,19 @@ RUNS = "tests/test_triton_gradients.py::test_gradients_are_the_same_from_run_to_
 
 
 def law(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/law.py", old, new, tests or (BITS,))
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/law.py", "", old, new, tests or (BITS,))
 
 
 def kernels(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/kernels.py", old, new, tests or (BITS,))
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/kernels.py", "", old, new, tests or (BITS,))
 
 
-def launcher(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/__init__.py", old, new, tests or (BITS,))
+def launcher(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/__init__.py", inside, old, new, tests or (BITS,))
 
 
-def operator(why: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"Triton: {why}", "snn_lnm/engines/op.py", old, new, tests)
+def operator(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/op.py", inside, old, new, tests)
 
 
 HELD = "tests/test_held.py::test_bits_and_gradients"
@@ -34,46 +34,64 @@ SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 LAUNCHES = "tests/test_triton_launch.py::test_the_launcher_gets_the_same_again"
 
 MUTANTS = [
-    launcher("a kernel for aligned tensors is taken for others", "t.data_ptr() % 16 == 0)", "True)", LAUNCHES),
+    launcher(
+        "a kernel for aligned tensors is taken for others",
+        "Launch._start",
+        "t.data_ptr() % 16 == 0)",
+        "True)",
+        LAUNCHES,
+    ),
     launcher(
         "a kernel for one dtype is taken for others",
+        "Launch._start",
         "(t.dtype, t.data_ptr() % 16 == 0)",
         "t.data_ptr() % 16 == 0",
         LAUNCHES,
     ),
     launcher(
         "a kept kernel gets its constants in their own order",
+        "Launch._start",
         "tuple(constants[name] for name in names)",
         "tuple(constants.values())",
         LAUNCHES,
     ),
-    launcher("no kernel is kept", "if kernel is not None:", "if kernel is None:", LAUNCHES),
-    operator("no mode sees the operator", "modes > 0 or", "", SEEN),
-    operator("gradients of the state are not asked for", "needs[1] or needs[2],", "needs[1] and needs[2],", GRADIENTS),
-    operator("gradients of θ are not asked for", "            needs[3:],", "            [False, *needs[4:]],", RUNS),
-    operator("the input is not kept for the gain", "[1 + _GAIN :]", "[2 + _GAIN :]", GRADIENTS),
+    launcher("no kernel is kept", "Launch._start", "kernel is not None", "kernel is None", LAUNCHES),
+    operator("no mode sees the operator", "watched", "modes > 0 or", "", SEEN),
+    operator(
+        "gradients of the state are not asked for",
+        "_Scan.backward",
+        "needs[1] or needs[2],",
+        "needs[1] and needs[2],",
+        GRADIENTS,
+    ),
+    operator("gradients of θ are not asked for", "_Scan.backward", "needs[3:],", "[False, *needs[4:]],", RUNS),
+    operator("the input is not kept for the gain", "_Scan.forward", "[1 + _GAIN :]", "[2 + _GAIN :]", GRADIENTS),
     operator(
         "the gradient of the last membrane is dropped",
+        "_Scan.backward",
         "None if d_last_v is None or d_last_v.shape != v.shape else d_last_v",
         "None",
         GRADIENTS,
     ),
     operator(
         "the gradient of the last current is dropped",
+        "_Scan.backward",
         "None if current is None else d_last_current",
         "None",
         GRADIENTS,
     ),
     operator(
         "the gradient of the membrane is dropped",
+        "_Scan.backward",
         "d_spikes, d_h, d_last_v, d_last_current = d_outputs",
         "d_spikes, d_h, d_last_v, d_last_current = d_outputs[0], None, *d_outputs[2:]",
         GRADIENTS,
     ),
     operator(
         "second derivatives are zero instead of refused",
-        "return _Once.apply(*arguments)",
-        "return _Once.forward(None, *arguments)",
+        "_backward_autograd",
+        "_Once.apply(*arguments)",
+        "_Once.forward(None, *arguments)",
         "tests/test_triton_choice.py::test_second_derivative_is_refused",
     ),
     kernels(
@@ -148,20 +166,22 @@ MUTANTS = [
         "sums",
         DETACHED.replace("detached_resets_are_the_reference_s", "same_gradients"),
     ),
-    launcher("numbers that vary are taken for one", "count > 1 for count", "count > 99 for count"),
-    launcher("every start is taken for one number", "not any(v.stride())", "True"),
+    launcher("numbers that vary are taken for one", "Law.form", "count > 1 for count", "count > 99 for count"),
+    launcher("every start is taken for one number", "Law.form", "not any(v.stride())", "True"),
     launcher(
         "the sum over groups is forgotten",
+        "_gradients",
         "total if many or form.groups == 1 else total.sum(0)",
         "total[:1]",
         GRADIENTS,
     ),
-    launcher("another degree finds the same launch", "many, degree, groups, ", "many, 1, groups, ", GRADIENTS),
-    launcher("partial sums swap their axes", ".sum((0, 2))", ".sum((1, 2))[: form.groups]", GRADIENTS),
+    launcher("another degree finds the same launch", "_form", "many, degree, groups,", "many, 1, groups,", GRADIENTS),
+    launcher("partial sums swap their axes", "_gradients", ".sum((0, 2))", ".sum((1, 2))[: form.groups]", GRADIENTS),
     launcher(
         "euler is taken for decay",
+        "_form",
         "kind_of_synapse if synapse",
         '"decay" if synapse',
     ),
-    launcher("the domain is reversed", "lo=domain[0]", "lo=-domain[1]"),
+    launcher("the domain is reversed", "_form", "lo=domain[0]", "lo=-domain[1]"),
 ]

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MODULES = [
     *(f"module.test.test_{name}" for name in ("lif", "lif_box", "iaf", "sequential", "snn", "training", "conv")),
     *(f"functional.test.test_{name}" for name in ("lif", "lif_box", "iaf", "lift")),
@@ -24,6 +26,7 @@ def outcomes(*plugins, **environment):
     return sorted(line for line in found.stdout.splitlines() if line.startswith(kinds))
 
 
+@pytest.mark.slow
 def test_norse_s_own_tests_end_as_they_do_without_us():
     without = outcomes(TORCHDYNAMO_DISABLE="1")  # torch 2.6 never ends compiling Norse's own neuron; ours it compiles
     ours = outcomes("-p", "tests.peers.norse_plugin")

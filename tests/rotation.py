@@ -1,0 +1,37 @@
+"""What is too long for every run takes its turn: another part of it, and other random examples, at every commit."""
+
+import functools
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@functools.cache
+def commit() -> str:
+    """The hash of the commit that is checked out; empty where there is no git, as in a source archive."""
+    try:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return git.stdout.strip() if git.returncode == 0 else ""
+
+
+def number() -> int:
+    """The same for all of a commit, and without one always the same."""
+    return int(commit()[:8] or "0", 16)
+
+
+def reason() -> str:
+    return f"by commit {commit()[:8]}" if commit() else "fixed, there is no commit here"
+
+
+def turn(parts: int) -> str:
+    """Which of so many parts is due, as K/N."""
+    return f"{number() % parts + 1}/{parts}"
+
+
+def mutants() -> str:
+    """The slice of the mutants that tests/test_mutants.py kills, about five; SNN_LNM_MUTANTS=K/N is another."""
+    return os.environ.get("SNN_LNM_MUTANTS") or turn(64)
