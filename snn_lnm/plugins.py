@@ -90,8 +90,8 @@ class Adapter:
             :class:`CannotSwap`.
         restore: one of :attr:`swapped` -> ``build(neuron)``, which returns the native neuron that does
             exactly the same, or raises :class:`CannotSwap` where the learned numbers allow none.
-        reasons: classes of spiking neurons that cannot be swapped -> what they have and a learned polynomial has not, as
-            the end of "it stays, because ...". They need not descend from :attr:`native`.
+        reasons: classes of spiking neurons that cannot be swapped -> what they have and a learned polynomial has not,
+            as the end of "it stays, because ...". They need not descend from :attr:`native`.
         readouts: classes of neurons that do not spike, and stay for that.
         holds: class of :attr:`replace` or :attr:`swapped` -> names of the parameters, buffers and submodules that its
             neurons have by themselves, and of attributes that no code of the class assigns. A neuron with others is

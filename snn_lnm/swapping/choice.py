@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ __all__ = ["Choice", "Key", "Keys", "check_options"]
 
 Key = str | type
 Keys = Key | Sequence[Key]
-OPTIONS = tuple(field.name for field in fields(SwapOptions))
+OPTIONS = tuple(option.name for option in fields(SwapOptions))
 
 
 def check_options(options: SwapOptions, quadratic: bool) -> SwapOptions:
@@ -50,7 +50,7 @@ class Choice:
         ValueError, TypeError: a bad option.
     """
 
-    options: SwapOptions = SwapOptions()
+    options: SwapOptions = field(default_factory=SwapOptions)
     include: Keys | None = None
     exclude: Keys | None = None
     layers: Mapping[Key, Mapping[str, Any]] | None = None
@@ -79,9 +79,7 @@ class Choice:
             for key in _keys(word, keys):
                 if not any(_meets(key, (path,), module) for path, module in neurons):
                     known = ", ".join(path for path, _ in neurons) or "none"
-                    raise ValueError(
-                        f"{word}: {_text(key)} meets no neuron, nothing was changed. The neurons of this model: {known}."
-                    )
+                    raise ValueError(f"{word}: {_text(key)} meets no neuron. The neurons of this model: {known}.")
 
     def left_out(self, paths: Sequence[str], module: nn.Module) -> str:
         """Why the user does not want the neuron at ``paths`` swapped; empty if he does."""

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import CodeType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ CHECKPOINT_HOOKS = (
 BOOKKEEPING = {
     *("__init__", "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__slots__", "__annotations__"),
     *("__annotate__", "__annotate_func__", "__annotations_cache__", "__firstlineno__", "__static_attributes__"),
-    *("__parameters__", "__orig_bases__", "__type_params__", "__abstractmethods__", "_abc_impl", "__conditional_annotations__"),
+    *("__parameters__", "__orig_bases__", "__type_params__", "__abstractmethods__", "_abc_impl"),
 }  # fmt: skip
 """Of a class that presets constructor arguments and does nothing else."""
 
@@ -110,10 +110,7 @@ def _assigned(kind: type) -> frozenset[str]:
 
 
 def _codes(value: Any) -> Iterator[CodeType]:
-    if isinstance(value, property):
-        functions = [value.fget, value.fset]
-    else:
-        functions = [getattr(value, "__func__", value)]
+    functions = [value.fget, value.fset] if isinstance(value, property) else [getattr(value, "__func__", value)]
     for function in functions:
         code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
         if isinstance(code, CodeType):
@@ -134,8 +131,9 @@ def unregistered(module: nn.Module, new: nn.Module) -> list[str]:
     notes: list[str] = []
     parameters = {id(p) for p in new.parameters()}
     for numbers in vars(module).values():
-        for name in getattr(type(numbers), "_fields", ()):
-            value = getattr(numbers, name)
+        if not isinstance(numbers, tuple) or not hasattr(numbers, "_asdict"):
+            continue
+        for name, value in cast(Any, numbers)._asdict().items():
             if isinstance(value, Tensor) and value.is_leaf and value.requires_grad:
                 what = "an nn.Parameter" if isinstance(value, nn.Parameter) else "a tensor that requires gradients"
                 trains = "and trains from now on" if id(value) in parameters else "of which the new neuron has a copy"

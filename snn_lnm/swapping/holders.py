@@ -57,13 +57,13 @@ def _modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, value in vars(module).items():
-        if name not in REGISTERED:
+        if gc.is_tracked(value) and name not in REGISTERED:
             yield f".{name}", value
 
 
 def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     """What ``value`` holds, and by which part of it."""
-    kind: type = type(value)  # not isinstance: a weak proxy answers for what it stands for
+    kind: type[Any] = type(value)  # not isinstance: a weak proxy answers for what it stands for
     if issubclass(kind, CLOSED):
         return
     if issubclass(kind, dict):
@@ -82,9 +82,9 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         for inner in (value.func, value.args, value.keywords):
             yield " (a functools.partial)", inner
     elif issubclass(kind, nn.Module):  # that is not one of the model's
-        for name, inner in {**vars(value), **value._modules}.items():  # pyright: ignore[reportPrivateUsage]
-            if name not in REGISTERED:
-                yield f".{name}", inner
+        yield from _attributes(value)
+        for name, inner in value.named_children():
+            yield f".{name}", inner
     else:
         named = _dictionary(value)
         for name, inner in named.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +49,7 @@ def update_optimizer(
     held, staying = _held(optimizer), {*map(id, after.values())}
     new = {name: p for name, p in after.items() if id(p) not in before and id(p) not in held}
     gone = {key for key in before if key in held and key not in staying}
-    groups = cast("list[dict[str, Any]]", optimizer.param_groups)
+    groups = optimizer.param_groups
     if new:
         named = any("param_names" in group for group in groups)
         group: dict[str, Any] = {"params": [*new.items()] if named else [*new.values()]}
@@ -84,4 +84,4 @@ def _modules_after(path: str, module: nn.Module, replaced: Mapping[int, nn.Modul
 
 
 def _held(optimizer: Optimizer) -> set[int]:
-    return {id(p) for group in cast("list[dict[str, Any]]", optimizer.param_groups) for p in group["params"]}
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}

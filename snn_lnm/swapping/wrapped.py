@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import cast
 
 from torch import distributed, nn
 
@@ -22,7 +23,7 @@ WRAPPERS = {
 def check_unwrapped(model: nn.Module, neurons: Collection[nn.Module]) -> None:
     """Raise ValueError if some of ``neurons``, which are ``model``'s, is in a wrapped module."""
     wanted = {*map(id, neurons)}
-    for path, module in model.named_modules():
+    for path, module in cast("Iterable[tuple[str, nn.Module]]", model.named_modules()):
         kind, inside = _wrapper(module)
         if kind and any(id(m) in wanted for m in module.modules()):
             place = f"model.{path}" if path else "model"
@@ -31,8 +32,14 @@ def check_unwrapped(model: nn.Module, neurons: Collection[nn.Module]) -> None:
                 f"{path or 'the model'} is wrapped by {kind}, which would go on with what was there: "
                 f"swap the model first, then wrap it{call}"
             )
-    if distributed.is_available() and distributed.is_initialized():  # without it there is no such wrapper
-        _check_outside(wanted)
+    # Without a process group there is none; one that nobody holds any more may wait in a cycle.
+    if distributed.is_available() and distributed.is_initialized() and _is_held(wanted):
+        gc.collect()
+        if _is_held(wanted):
+            raise ValueError(
+                "a DistributedDataParallel holds this model, and would not reduce the gradients of the new "
+                "parameters: swap the model first, then wrap it."
+            )
 
 
 def _wrapper(module: nn.Module) -> tuple[str, str]:
@@ -43,12 +50,8 @@ def _wrapper(module: nn.Module) -> tuple[str, str]:
     return ("torch.compile", "") if getattr(module, "_compiled_call_impl", None) is not None else ("", "")
 
 
-def _check_outside(wanted: set[int]) -> None:
-    """A DistributedDataParallel around the model would not reduce the new parameters: the ranks drift apart."""
-    for value in gc.get_objects():
-        kind = type(value)
-        if issubclass(kind, nn.parallel.DistributedDataParallel) and any(id(m) in wanted for m in value.modules()):
-            raise ValueError(
-                "a DistributedDataParallel holds this model, and would not reduce the gradients of the new "
-                "parameters: swap the model first, then wrap it."
-            )
+def _is_held(wanted: set[int]) -> bool:
+    """A DistributedDataParallel outside the model has modules of ``wanted``: its ranks would drift apart."""
+    parallel = nn.parallel.DistributedDataParallel
+    found = [value for value in gc.get_objects() if issubclass(type(value), parallel)]
+    return any(id(module) in wanted for value in found for module in value.modules())
