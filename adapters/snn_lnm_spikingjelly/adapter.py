@@ -186,8 +186,11 @@ def _reasons() -> dict[type[nn.Module], str]:
         "OTTTLIFNode": "it learns online: its membrane is detached at every step, and it traces its spikes",
         "SLTTLIFNode": "it learns online: its membrane is detached at every step",
     }
-    found = {getattr(neuron, name): reason for name, reason in reasons.items() if hasattr(neuron, name)}
-    return found | {
+    found: dict[type[nn.Module], str] = {
+        getattr(neuron, name): reason for name, reason in reasons.items() if hasattr(neuron, name)
+    }
+    return {
+        **found,
         lava_exchange.CubaLIFNode: "it has a synaptic current, and states quantised as on Loihi",
         lynxi_exchange.BaseNode: "it is a copy of a neuron for Lynxi's chips",
         rnn.SpikingRNNCellBase: "it is a recurrent cell with weights, and gates that spike",

@@ -131,9 +131,8 @@ def unregistered(module: nn.Module, new: nn.Module) -> list[str]:
     notes: list[str] = []
     parameters = {id(p) for p in new.parameters()}
     for numbers in vars(module).values():
-        if not isinstance(numbers, tuple) or not hasattr(numbers, "_asdict"):
-            continue
-        for name, value in cast(Any, numbers)._asdict().items():
+        named = getattr(cast(object, numbers), "_asdict", dict[str, Any])
+        for name, value in cast("dict[str, Any]", named()).items():
             if isinstance(value, Tensor) and value.is_leaf and value.requires_grad:
                 what = "an nn.Parameter" if isinstance(value, nn.Parameter) else "a tensor that requires gradients"
                 trains = "and trains from now on" if id(value) in parameters else "of which the new neuron has a copy"

@@ -63,7 +63,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     """What ``value`` holds, and by which part of it."""
-    kind: type[Any] = type(value)  # not isinstance: a weak proxy answers for what it stands for
+    kind = type(cast(object, value))  # not isinstance: a weak proxy answers for what it stands for
     if issubclass(kind, CLOSED):
         return
     if issubclass(kind, dict):
