@@ -41,6 +41,7 @@ class LearnableNeuron(nn.Module):
     """
 
     memory: Memory = FULL
+    path: str = ""
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(cast(Any, self).domain or (-math.inf, math.inf), dtype=torch.float64, device="cpu")

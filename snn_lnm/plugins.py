@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from torch import nn
 
 from snn_lnm.engines import Backend
+from snn_lnm.memory import FULL, Memory
 from snn_lnm.neuron import Domain
 
 __all__ = [
@@ -35,12 +36,13 @@ GROUP = "snn_lnm.adapters"
 
 @dataclass(frozen=True)
 class SwapOptions:
-    """What :func:`snn_lnm.swap` asks of every new neuron."""
+    """What :func:`snn_lnm.swap` asks of a new neuron. (It sets ``memory`` itself, where there is one.)"""
 
     degree: int = 3
     learn_coefficients: bool = True
     domain: Domain = "auto"
     backend: Backend = "auto"
+    memory: Memory = FULL
 
 
 class CannotSwap(ValueError):
@@ -81,13 +83,19 @@ class Adapter:
 
     Attributes:
         framework: import name of the framework.
-        native: base class, or classes, of all its spiking neurons, to name those that cannot be swapped.
+        native: base class, or classes, of its spiking neurons, to name those that cannot be swapped.
         swapped: the classes that :attr:`replace` makes.
         replace: exact native class -> ``build(old, options)``, which returns the new neuron with the
             parameters, options and live state of ``old`` and leaves ``old`` as it was, or raises
             :class:`CannotSwap`.
         restore: one of :attr:`swapped` -> ``build(neuron)``, which returns the native neuron that does
             exactly the same, or raises :class:`CannotSwap` where the learned numbers allow none.
+        reasons: classes of spiking neurons that cannot be swapped -> what they have and a learned polynomial has not,
+            as the end of "it stays, because ...". They need not descend from :attr:`native`.
+        readouts: classes of neurons that do not spike, and stay for that.
+        holds: class of :attr:`replace` or :attr:`swapped` -> names of the parameters, buffers and submodules that its
+            neurons have by themselves, and of attributes that no code of the class assigns. A neuron with others is
+            refused, for they would be lost; one of a class that is not listed here is not asked.
         release: called with each neuron that was replaced, so that the framework need not keep it alive.
         fuse: exact class -> ``build(neuron, call)``, which returns ``run(x, *states)`` over time, or raises
             :class:`CannotFuse`. ``run`` takes `[T, B, ...]` and returns what a call of the neuron returns, every
@@ -105,10 +113,19 @@ class Adapter:
     swapped: tuple[type[nn.Module], ...]
     replace: Mapping[type[nn.Module], Callable[[nn.Module, SwapOptions], nn.Module]]
     restore: Mapping[type[nn.Module], Callable[[nn.Module], nn.Module]] = field(default_factory=dict[Any, Any])
+    reasons: Mapping[type[nn.Module], str] = field(default_factory=dict[Any, Any])
+    readouts: tuple[type[nn.Module], ...] = ()
+    holds: Mapping[type[nn.Module], Collection[str]] = field(default_factory=dict[Any, Any])
     release: Callable[[nn.Module], None] = _keep
     fuse: Mapping[type[nn.Module], Callable[[Any, Call], Callable[..., Any]]] = field(default_factory=dict[Any, Any])
     layer: Callable[[nn.Module], type[nn.Module] | None] = _no_layer
     step: Mapping[type[nn.Module], Callable[..., Any]] = field(default_factory=dict[Any, Any])
+
+    @property
+    def neurons(self) -> tuple[type[nn.Module], ...]:
+        """Every class of neurons that is known, for ``isinstance``."""
+        native = self.native if isinstance(self.native, tuple) else (self.native,)
+        return (*native, *self.reasons, *self.readouts, *self.swapped)
 
 
 class AdapterInfo(NamedTuple):

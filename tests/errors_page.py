@@ -16,6 +16,10 @@ SOURCES = {
         "test_bad_input.py",
         "`X` is a float32 input of shape `[3, 2, 4]`, `THETA` is `torch.tensor([0.0, 0.9])`.",
     ),
+    "swap": (
+        "test_swap_choice.py",
+        "`model()` has an snnTorch `Leaky`, a Norse `LIFCell` and a `Synaptic`; the optimizers are PyTorch's.",
+    ),
     "snnTorch": (
         "snntorch/test_host.py",
         "`LNM` is `snn_lnm_snntorch.LNM`, `NEURON` is `LNM(0.9)`, `X` is `torch.ones(2, 3)`.",

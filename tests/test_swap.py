@@ -85,7 +85,7 @@ def test_what_it_leaves():
     assert "a subclass of Leaky" in str(error.value) and list(net) == kept
     report = snn_lnm.swap(net)
     assert [row.path for row in report.skipped] == ["1", "2"] and list(net)[1:] == kept[1:]
-    assert "no counterpart" in report.skipped[1].reason
+    assert "difference of two synaptic currents" in report.skipped[1].reason
 
 
 def test_an_error_in_the_middle_changes_nothing():

@@ -38,6 +38,11 @@ def _coefficients(options: SwapOptions, *lowest: Any) -> Tensor:
     return torch.cat([theta, theta.new_zeros(*theta.shape[:-1], options.degree + 1 - len(lowest))], -1)
 
 
+def _value(number: Any) -> Any:
+    """Of a number that is learned elsewhere: where membranes start is not learned."""
+    return number.detach() if isinstance(number, Tensor) else number
+
+
 def _words(p: Any) -> dict[str, Any]:
     return {name: getattr(p, name) for name in ("v_th", "v_reset", "method", "alpha")}
 
@@ -45,7 +50,9 @@ def _words(p: Any) -> dict[str, Any]:
 def lif(p: Any, options: SwapOptions) -> LNMParameters:
     """``v + a·((v_leak - v) + i)``: a drift with θ = (v_leak, -1)."""
     theta = _coefficients(options, p.v_leak, torch.full_like(torch.as_tensor(p.v_leak), -1))
-    return LNMParameters(theta, p.tau_syn_inv, p.tau_mem_inv, v_start=p.v_leak, domain=options.domain, **_words(p))
+    return LNMParameters(
+        theta, p.tau_syn_inv, p.tau_mem_inv, v_start=_value(p.v_leak), domain=options.domain, **_words(p)
+    )
 
 
 def lif_box(p: Any, options: SwapOptions) -> LNMParameters:
@@ -53,13 +60,13 @@ def lif_box(p: Any, options: SwapOptions) -> LNMParameters:
     if p.reset_method not in RESETS:
         raise CannotSwap(f"its reset_method {p.reset_method!r} is neither reset_value nor reset_subtract")
     bias = p.v_leak if bool(torch.as_tensor(p.v_leak).any()) else None
-    words: dict[str, Any] = {"bias": bias, "v_start": p.v_leak, "reset": RESETS[p.reset_method], **_words(p)}
+    words: dict[str, Any] = {"bias": bias, "v_start": _value(p.v_leak), "reset": RESETS[p.reset_method], **_words(p)}
     return LNMParameters(_coefficients(options, 0.0, -1.0), None, p.tau_mem_inv, domain=options.domain, **words)
 
 
 def iaf(p: Any, options: SwapOptions) -> LNMParameters:
     """``v + x``: a map with θ = (0, 1)."""
-    words: dict[str, Any] = {"v_start": p.v_reset, "charge": "map", **_words(p)}
+    words: dict[str, Any] = {"v_start": _value(p.v_reset), "charge": "map", **_words(p)}
     return LNMParameters(_coefficients(options, 0.0, 1.0), None, 1.0, domain=options.domain, **words)
 
 
@@ -97,7 +104,7 @@ def learnable(old: Any, options: SwapOptions) -> nn.Module:
     new = _build(kind, p, old, learn_coefficients=options.learn_coefficients, backend=options.backend)
     if old.state_fallback != old.initial_state:
         new.state_fallback = old.state_fallback
-    new.native = type(old)
+    new.native = next(kind for kind in type(old).__mro__ if kind in REPLACED)
     return new
 
 
@@ -177,6 +184,44 @@ RESTORED: dict[Any, Callable[[LNMParameters], Any]] = {
     IAF: _iaf_back,
 }
 
+REPLACED = (*RESTORED, norse.IzhikevichCell)
+
+REASONS = {
+    **dict.fromkeys(
+        ("IzhikevichRecurrentCell", "IzhikevichRecurrent", "Izhikevich"),
+        "it has a recovery variable beside its membrane",
+    ),
+    **dict.fromkeys(
+        ("LIFAdExCell", "LIFAdExRecurrentCell", "LIFAdEx", "LIFAdExRecurrent"),
+        "it has an exponential in its charge, and an adaptation current",
+    ),
+    **dict.fromkeys(
+        ("LIFAdExRefracCell", "LIFAdExRefracRecurrentCell", "LIFAdExRefracRecurrent"),
+        "it has an exponential in its charge, an adaptation current, and a refractory time",
+    ),
+    **dict.fromkeys(
+        ("LIFExCell", "LIFExRecurrentCell", "LIFEx", "LIFExRecurrent"),
+        "it has an exponential in its charge, which no polynomial is",
+    ),
+    **dict.fromkeys(
+        ("LIFRefracCell", "LIFRefracRecurrentCell", "LIFRefracRecurrent"),
+        "it has a refractory time, a counter beside its membrane",
+    ),
+    **dict.fromkeys(
+        ("LSNNCell", "LSNNRecurrentCell", "LSNN", "LSNNRecurrent"),
+        "its threshold adapts to its spikes, a state beside its membrane",
+    ),
+    "LIFMCRecurrentCell": "it has several compartments, whose membranes are coupled by conductances",
+    "LIFMCRefracRecurrentCell": "it has several compartments, coupled by conductances, and a refractory time",
+    "CobaLIFCell": "it has conductances for inputs, which are multiplied with its membrane",
+    "LIFCorrelation": "it records correlations of its spikes, and is given its weights at every call",
+}
+"""Neurons of the host, and what a membrane with a learned polynomial has not."""
+
+READOUTS = (norse.LICell, norse.LI, norse.LILinearCell, norse.LIBoxCell)
+WEIGHTS = ("input_weights", "recurrent_weights")
+NUMBERS = ("coefficients", "tau_syn_inv", "tau_mem_inv", "v_th", "v_reset", "v_start", "bias", "native")
+
 # ---- over time
 
 
@@ -212,8 +257,15 @@ adapter = Adapter(
     framework="norse",
     native=(SNNCell, SNN, SNNRecurrentCell, SNNRecurrent),
     swapped=(LNMCell, LNM, LNMRecurrentCell, LNMRecurrent),
-    replace=dict.fromkeys((*RESTORED, norse.IzhikevichCell), learnable),
+    replace=dict.fromkeys(REPLACED, learnable),
     restore=dict.fromkeys((LNMCell, LNM, LNMRecurrentCell, LNMRecurrent), native),
+    reasons={getattr(norse, name): reason for name, reason in REASONS.items() if hasattr(norse, name)},
+    readouts=READOUTS,
+    holds={
+        **{kind: WEIGHTS if issubclass(kind, (SNNRecurrentCell, SNNRecurrent)) else () for kind in REPLACED},
+        **dict.fromkeys((LNMCell, LNM), NUMBERS),
+        **dict.fromkeys((LNMRecurrentCell, LNMRecurrent), (*NUMBERS, *WEIGHTS)),
+    },
     fuse={LNMCell: fuse},
     step={norse.SequentialState: sequential_step},
 )

@@ -95,12 +95,38 @@ def native(new: nn.Module) -> nn.Module:
     return _keep(new, kind(beta=beta.clone(), learn_beta=new.learn_beta, **words))
 
 
+REASONS = {
+    "Alpha": "its membrane is the difference of two synaptic currents",
+    "AssociativeLeaky": "it has a matrix for a state, with a decay of each column that follows from the input",
+    "DeltaLeaky": "it fires on the change of its membrane, and is not reset",
+    "Lapicque": "the scales of its leak and of its input follow from a resistance, a capacitance and a time step",
+    "LeakyParallel": "it is a recurrent layer over time, with weights of its own, a ReLU for a membrane, and no reset",
+    "LinearLeaky": "it is a linear layer and a convolution over time in one, without a reset",
+    "RLeaky": "it feeds its spikes back through a recurrent layer of its own",
+    "RSynaptic": "it feeds its spikes back through a recurrent layer of its own",
+    "SConv2dLSTM": "it is a convolutional LSTM with gates, whose hidden state is thresholded",
+    "SLSTM": "it is an LSTM with gates, whose hidden state is thresholded",
+    "StateLeaky": "it is a convolution over time, without a reset",
+}
+"""Neurons of the host (some of some releases only), and what a membrane with a learned polynomial has not."""
+
+TENSORS = ("threshold", "graded_spikes_factor", "reset_mechanism_val", "spike_grad", "state_quant")
+OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded")
+
+
 adapter = Adapter(
     framework="snntorch",
     native=snntorch.SpikingNeuron,
     swapped=(LNM, SynapticLNM),
     replace={snntorch.Leaky: learnable, snntorch.Synaptic: learnable},
     restore={LNM: native, SynapticLNM: native},
+    reasons={getattr(snntorch, name): reason for name, reason in REASONS.items() if hasattr(snntorch, name)},
+    holds={
+        snntorch.Leaky: (*TENSORS, "beta", "mem"),
+        snntorch.Synaptic: (*TENSORS, "alpha", "beta", "mem", "syn"),
+        LNM: OURS,
+        SynapticLNM: (*OURS, "alpha"),
+    },
     release=registry.hold_weakly,
     fuse={LNM: fuse, SynapticLNM: fuse},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import functional, lava_exchange, layer, lynxi_exchange, neuron, rnn
 from spikingjelly.activation_based.functional import net_config
 from torch import Tensor, nn
 
@@ -18,14 +18,9 @@ SHARED = ("v_threshold", "v_reset", "surrogate_function", "detach_reset", "step_
 
 def _check(node: Any) -> None:
     """Raise CannotSwap for what a new neuron would lose."""
-    module: nn.Module = node
-    replaced = [name for name in vars(module) if callable(getattr(type(module), name, None))]
-    if replaced:
-        raise CannotSwap(f"its {replaced[0]} was replaced, and would be lost")
-    held = [*node._memories, *node._parameters, *node._buffers, *node._modules]
-    extra = [name for name in held if name not in ("v", "w", "coefficients", "surrogate_function")]
+    extra = [name for name in node._memories if name != "v"]
     if extra:
-        raise CannotSwap(f"it holds {', '.join(extra)}, which would be lost")
+        raise CannotSwap(f"it has a memory {', '.join(extra)}, which would be lost")
     if node._neuron_precision is not None:
         raise CannotSwap(f"its precision {node._neuron_precision} was chosen for the host's kernels")
     for name in ("v_threshold", "v_reset"):
@@ -156,9 +151,57 @@ def layer_of(module: nn.Module) -> type[nn.Module] | None:
     return kind
 
 
+def _reasons() -> dict[type[nn.Module], str]:
+    """Neurons of the host (some of some releases only), and what a membrane with a learned polynomial has not."""
+    noise = "it has noise in its currents and voltages, for reinforcement learning"
+    layers = "it adds the spikes of its layer to the next step's input, through a convolution of its own"
+    few = "it codes a value in a few spikes of different weights by a table, and has no membrane over time"
+    parallel = "it has no membrane: its spikes follow from learned weights over the steps of time"
+    rates = "it runs the whole sequence at once on rates, and has gradients of its own"
+    simple = "it is SpikingJelly's form for teaching: use {}, whose equations are the same"
+    reasons = {
+        "AdaptBaseNode": "it has an adaptation variable beside its membrane",
+        "IzhikevichNode": "it has a recovery variable beside its membrane",
+        "EIFNode": "it has an exponential in its charge, which no polynomial is",
+        "RAFNode": "it resonates: its membrane rotates with a second state",
+        "FlexSN": "its step is a function of the user's own, with states of its own",
+        "SimpleIFNode": simple.format("IFNode"),
+        "SimpleLIFNode": simple.format("LIFNode"),
+        **dict.fromkeys(("FewSpikeNode", "OutlierAwareThresholdNode", "HGNode"), few),
+        **dict.fromkeys(("PSN", "MaskedPSN", "SlidingPSN"), parallel),
+        **dict.fromkeys(("DSRIFNode", "DSRLIFNode"), rates),
+        **dict.fromkeys(("TernaryIFNode", "TernaryLIFNode"), "it fires spikes of both signs"),
+        "STBIFNode": "it fires spikes of both signs, and counts what it has fired",
+        "ILIFNode": "it fires whole numbers of spikes in one step",
+        "HalfThresholdIFNode": "it starts at half its threshold",
+        "ActivationAwareIFNode": "it has a threshold and an offset for each channel, measured on activations",
+        "GatedLIFNode": "it has learned gates that mix two forms of leak, input and reset",
+        "KLIFNode": "it has a learned scale and a ReLU before its threshold",
+        "ComplementaryLIFNode": "it has a complementary memory beside its membrane, which deepens the reset",
+        "CUBALIFNode": "it has a synaptic current beside its membrane",
+        "LIAFNode": "it gives an activation of its membrane, not spikes",
+        **dict.fromkeys(("MPBNBaseNode", "MPBNLIFNode"), "it has a batch norm of its membrane before the threshold"),
+        **dict.fromkeys(("ILCBaseNode", "ILCIFNode", "ILCLIFNode", "ILCCUBALIFNode"), layers),
+        **dict.fromkeys(("NoisyBaseNode", "NoisyCUBALIFNode", "NoisyILCBaseNode", "NoisyILCCUBALIFNode"), noise),
+        "OTTTLIFNode": "it learns online: its membrane is detached at every step, and it traces its spikes",
+        "SLTTLIFNode": "it learns online: its membrane is detached at every step",
+    }
+    found: dict[type[nn.Module], str] = {
+        getattr(neuron, name): reason for name, reason in reasons.items() if hasattr(neuron, name)
+    }
+    return {
+        **found,
+        lava_exchange.CubaLIFNode: "it has a synaptic current, and states quantised as on Loihi",
+        lynxi_exchange.BaseNode: "it is a copy of a neuron for Lynxi's chips",
+        rnn.SpikingRNNCellBase: "it is a recurrent cell with weights, and gates that spike",
+    }
+
+
+TENSORS = ("surrogate_function", "w")
+
 adapter = Adapter(
     framework="spikingjelly",
-    native=neuron.BaseNode,
+    native=(neuron.BaseNode, neuron.SimpleBaseNode),
     swapped=(LNMNode,),
     replace={
         neuron.IFNode: from_if,
@@ -167,6 +210,13 @@ adapter = Adapter(
         neuron.QIFNode: from_qif,
     },
     restore={LNMNode: native},
+    reasons=_reasons(),
+    readouts=(neuron.NonSpikingBaseNode, neuron.NoisyNonSpikingBaseNode),
+    holds={
+        **dict.fromkeys((neuron.IFNode, neuron.LIFNode, neuron.QIFNode), ("surrogate_function",)),
+        neuron.ParametricLIFNode: TENSORS,
+        LNMNode: (*TENSORS, "coefficients", "_cached_dynamics"),
+    },
     release=release,
     fuse={LNMNode: fuse},
     layer=layer_of,

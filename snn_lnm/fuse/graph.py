@@ -284,8 +284,7 @@ def refusal(reason: str) -> CannotTrace:
 
 
 def neurons(adapter: Adapter) -> Leaves:
-    native = adapter.native if isinstance(adapter.native, tuple) else (adapter.native,)
-    return (*native, *adapter.swapped)
+    return adapter.neurons
 
 
 _HOOKS = tuple(name for name in HOOKS if name != "_is_full_backward_hook")

@@ -31,6 +31,10 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
 
 
+def _nothing(*inputs: Any) -> None:
+    """A method of somebody else's."""
+
+
 class AdapterConformance:
     """Subclass it as ``class TestMyFramework(AdapterConformance)`` and fill in what follows.
 
@@ -242,14 +246,38 @@ class AdapterConformance:
             with pytest.raises(ValueError, match="strict"):
                 swap_back(holder, strict=True)
 
-    def test_subclasses_are_left_alone(self) -> None:
+    def test_subclasses_that_do_more_are_left_alone(self) -> None:
         for name, native in self.natives().items():
-            native.__class__ = type("Mine", (type(native),), {})
+            native.__class__ = type("Mine", (type(native),), {"forward": _nothing})
             holder = nn.ModuleList([native])
             report = swap(holder)
-            assert holder[0] is native and "subclass" in report.skipped[0].reason, name
+            assert holder[0] is native and "subclass" in report.refused[0].reason, name
             with pytest.raises(ValueError, match="bare"):
                 swap(native)
+
+    def test_subclasses_that_preset_arguments_are_their_parents(self) -> None:
+        for name, native in self.natives().items():
+            native.__class__ = type("Preset", (type(native),), {"__init__": _nothing})
+            holder = nn.ModuleList([native])
+            assert swap(holder).rows[0].before == "Preset" and isinstance(holder[0], self.adapter.swapped), name
+
+    def test_what_a_neuron_has_of_its_own_is_kept_or_refused(self) -> None:
+        for (name, native), other in zip(self.natives().items(), self.natives().values(), strict=True):
+            cast(Any, native).my_rate = 0.25
+            self.run(native, self.inputs())  # what the framework itself sets at a call does not hinder
+            assert cast(Any, self.swapped(native)).my_rate == 0.25, name
+            cast(Any, other).forward = _nothing
+            (row,) = swap(nn.ModuleList([other])).rows
+            assert row.reason == "its forward was replaced, and would be lost", name
+        for name, native in self.natives().items():
+            if type(native) in self.adapter.holds:
+                native.register_buffer("extra_of_mine", torch.zeros(1))
+                (row,) = swap(nn.ModuleList([native])).rows
+                assert row.reason == "it holds extra_of_mine, which would be lost", name
+
+    def test_every_refused_class_has_a_reason(self) -> None:
+        assert all(self.adapter.reasons.values())
+        assert not set(self.adapter.reasons) & {*self.adapter.replace, *self.adapter.readouts}
 
     def test_bad_input_raises_and_changes_nothing(self) -> None:
         for name, _, ours in self.pairs():

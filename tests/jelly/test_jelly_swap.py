@@ -113,7 +113,8 @@ def test_hooks_and_sharing_and_training_mode():
 
 
 class Mine(neuron.LIFNode):
-    pass
+    def neuronal_charge(self, x):
+        self.v = x
 
 
 def replaced():
@@ -132,17 +133,24 @@ def changed(**attributes):
 def remembers():
     node = neuron.LIFNode()
     node.register_memory("calcium", 0.0)
+    return node
+
+
+def counts():
+    node = neuron.LIFNode()
     node.register_buffer("count", torch.zeros(()))
+    node.scale = nn.Linear(1, 1)
     return node
 
 
 @pytest.mark.parametrize(
     "make, reason",
     [
-        (Mine, "a subclass of LIFNode"),
-        (neuron.EIFNode, "no counterpart"),
+        (Mine, "a subclass of LIFNode that adds neuronal_charge, which would be lost"),
+        (neuron.EIFNode, "an exponential in its charge"),
         (replaced, "single_step_forward was replaced"),
-        (remembers, "it holds calcium, count"),
+        (remembers, "it has a memory calcium, which would be lost"),
+        (counts, "it holds count, scale, which would be lost"),
         (lambda: changed(_neuron_precision=(torch.float16, "fp32", "fp32")), "precision"),
         (lambda: changed(v_threshold=torch.ones(3)), "v_threshold is a Tensor"),
         (lambda: changed(v_reset=0), "v_reset is a int"),
@@ -167,9 +175,11 @@ def test_degrees():
     assert net[1].degree == 1 and net[1].domain is None
 
 
-def test_neurons_without_spikes_are_not_neurons_of_ours():
+def test_neurons_without_spikes_are_kept():
     net = nn.Sequential(neuron.NonSpikingLIFNode())
-    assert not snn_lnm.swap(net).rows
+    readout = net[0]
+    (row,) = snn_lnm.swap(net, strict=True).rows
+    assert (row.outcome, row.reason) == ("kept", "it does not spike") and net[0] is readout
 
 
 def test_a_quadratic_node_has_no_domain_unless_asked():
@@ -241,6 +251,8 @@ def test_neurons_without_tensors_go_where_the_model_is():
     net = nn.Sequential(nn.Linear(3, 3, device="meta"), neuron.LIFNode())
     snn_lnm.swap(net)
     assert net[1].coefficients.device.type == "meta"
-    spread = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3, device="meta"), neuron.LIFNode())
+    spread = nn.Sequential(
+        neuron.LIFNode(), nn.Linear(3, 3), neuron.IFNode(), nn.Linear(3, 3, device="meta"), nn.ReLU(), neuron.LIFNode()
+    )
     snn_lnm.swap(spread)
-    assert spread[2].coefficients.device.type == "cpu"
+    assert [spread[place].coefficients.device.type for place in (0, 2, 5)] == ["cpu", "cpu", "meta"]

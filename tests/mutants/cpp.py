@@ -5,6 +5,7 @@ The anchors are short on purpose: the files change for speed, the law does not.
 
 from tests.mutants.mutant import Mutant
 
+WORDS = "tests/test_option_words.py::test_an_unknown_word_is_refused_by_the_operators"
 BITS = "tests/test_engines.py::test_same_bits"
 GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 DETACHED = "tests/test_gradients.py::test_detached_resets_are_the_reference_s"
@@ -251,7 +252,13 @@ MUTANTS = [
         "dynamics.lo = domain[0], dynamics.hi = domain[1]",
         "dynamics.lo = domain[1], dynamics.hi = domain[0]",
     ),
-    ops("euler is taken for decay", 'synapse == "euler"', 'synapse == "decay"'),
+    ops("euler is taken for decay", "kSynapses) == Synapse::euler", "kSynapses) == Synapse::decay"),
+    ops(
+        "an unknown word is the first",
+        "if (known[i] == word) return",
+        "if (known[i] == word || i + 1 == N) return",
+        WORDS,
+    ),
     ops(
         "NaN coefficients are taken",
         "TORCH_CHECK_VALUE(finite,",

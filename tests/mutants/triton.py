@@ -146,7 +146,12 @@ MUTANTS = [
     law("the threshold's gradient has the wrong sign", "d_threshold -= d_u", "d_threshold += d_u", GRADIENTS),
     law("the drift forgets itself", "return d_h + d_v, d_f", "return d_v, d_f", GRADIENTS),
     law("α pairs the wrong steps", "n.alpha * d_x, d_x * before", "n.alpha * d_x, d_x * current", GRADIENTS),
-    law("the line's own slope is lost", "slope = tl.where(inside, slope, n.slope)", "slope = slope", GRADIENTS),
+    law(
+        "the line's own slope is lost",
+        "slope = tl.where(inside, n.slope if D.degree == 1 else slope, n.slope)",
+        "slope = slope",
+        GRADIENTS,
+    ),
     law("f' is one power short", "slope = slope * w + p", "slope = slope + p", DETACHED),
     kernels("a block is one lane short", "Place(lane, within < span,", "Place(lane, within < span - 1,"),
     kernels(

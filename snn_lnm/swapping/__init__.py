@@ -1,0 +1,1 @@
+"""The parts of :func:`snn_lnm.swap`: which neurons, what becomes of each, who else holds it, and the report."""
