@@ -248,7 +248,7 @@ MUTANTS = [
         "mantissa == 0.5",
         "tests/jelly/test_jelly_bits.py::test_a_product_with_the_inverse_where_the_host_s_bits_allow_it",
     ),
-    jelly("node", "decay_input is ignored", '"drift" if decay_input else "residual"', '"drift"'),
+    jelly("node", "decay_input is ignored", '"drift" if self.decay_input else "residual"', '"drift"'),
     jelly("node", "a soft reset is a hard one to zero", '"soft" if self.v_reset is None else "hard"', '"hard"'),
     jelly(
         "node",
