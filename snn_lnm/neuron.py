@@ -303,13 +303,13 @@ def _of_degree(given: Any, own: Tensor, name: str) -> Any:
     lacking = own.shape[-1] - given.shape[-1]
     if lacking > 0:
         return torch.cat([given.detach(), given.new_zeros(*given.shape[:-1], lacking)], -1)
-    kept, dropped = given.split([own.shape[-1], -lacking], -1)
+    kept, dropped = given[..., : own.shape[-1]], given[..., own.shape[-1] :]
     if lacking < 0 and bool((dropped != 0).any()):
         raise ValueError(
             f"{name} is of degree {given.shape[-1] - 1} and the neuron of degree {own.shape[-1] - 1}: build it, or "
             f"swap, with degree={given.shape[-1] - 1} (lower degrees are filled up with zeros)."
         )
-    return given if lacking == 0 else kept.detach().clone()
+    return kept.detach().clone() if lacking < 0 else given
 
 
 def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None) -> Tensor:

@@ -55,6 +55,11 @@ class RegisteredNeuron(HasDynamics):
     """The coefficients as they were given."""
 
     def _register(self, p: LNMParameters, learn_coefficients: bool, backend: engines.Backend) -> None:
+        if not isinstance(cast(object, p), LNMParameters):
+            raise TypeError(
+                f"p must be snn_lnm_norse.LNMParameters, got {type(p).__name__}: "
+                "neuron.p._replace(v_th=...), for example, gives new ones."
+            )
         engines.check_name(backend)
         self.backend: engines.Backend = backend
         numbers = {name: _number(name, getattr(p, name)) for name in NUMBERS}

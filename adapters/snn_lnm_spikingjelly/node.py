@@ -154,7 +154,10 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
     def _theta(self, dtype: torch.dtype) -> Tensor:
         """θ in ``dtype``. The host's numbers are Python floats: a float64 input meets ours unrounded too."""
         theta = self.coefficients.to(dtype)
-        return theta if dtype != torch.float64 or self._remainder is None else theta + theta.new_tensor(self._remainder)
+        if dtype != torch.float64 or self._remainder is None:
+            return theta
+        remainder = theta.new_tensor(self._remainder)
+        return theta + remainder if remainder.shape == theta.shape else theta  # others were put in their place
 
     def _dynamics(self) -> Dynamics:
         spike = recover(self.surrogate_function)
@@ -201,6 +204,8 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
                 return torch.full((), value, dtype=dtype, device=x.device)
             return from_the_right(value.to(dtype), dims)
 
+        if self._leaks and self.tau is None and self.w is None:
+            raise TypeError("tau must be a number, got None: this neuron has a leak (LNMNode(None) has none).")
         divisor = 1.0 if self.tau is None else self.tau
         gain: Tensor | float = divisor if self._inverse is None else self._inverse
         if self.w is not None:
