@@ -26,18 +26,24 @@ from snn_lnm.parameters import (
 )
 from snn_lnm.surrogate import Spike
 
-__all__ = ["LNM", "HasDynamics", "LearnableNeuron"]
+__all__ = ["LNM", "HasDynamics", "LearnableNeuron", "recordable"]
 
 Domain = tuple[float, float] | None | Literal["auto"]
 
 
 class LearnableNeuron(nn.Module):
-    """Mixin of all our neurons: checkpoints carry the domain, which belongs to the learned f as its coefficients do.
+    """Mixin of all our neurons: what their checkpoints carry and mean.
 
-    It is the module's extra state, a float64 tensor `[lo, hi]` (`[-inf, inf]` for no domain), so that
-    ``module.half()`` does not round it. Checkpoints without it leave the domain as it is.
+    The domain belongs to the learned f as its coefficients do. It is the module's extra state, a float64 tensor
+    `[lo, hi]` (`[-inf, inf]` for no domain), so that ``module.half()`` does not round it. Checkpoints without it
+    leave the domain as it is.
+
+    Coefficients of a lower degree are filled up with zeros: the same f. Those of a higher degree load where all that
+    is too much is zero. A checkpoint of the native neuron that this one started as has no coefficients: it means the
+    same neuron while they are where they started. Once they have moved, it lacks them: ``strict`` loading refuses it.
 
     ``memory`` says what sequences keep for their backward pass; set it as an attribute.
+    ``path``: where :func:`snn_lnm.swap` put it in a model; errors name it.
     """
 
     memory: Memory = FULL
@@ -50,9 +56,33 @@ class LearnableNeuron(nn.Module):
         lo, hi = cast("list[float]", state.tolist())
         cast(Any, self).domain = None if math.isinf(hi) else (lo, hi)
 
+    def native_coefficients(self) -> Tensor | None:
+        """θ of the native neuron that this one started as, which that neuron's checkpoints stand for; None: of none."""
+        return None
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
+        key, own, native = prefix + "coefficients", cast(Any, self).coefficients, self.native_coefficients()
         state_dict.setdefault(prefix + "_extra_state", self.get_extra_state())
+        if key in state_dict:
+            try:
+                state_dict[key] = _of_degree(state_dict[key], own, key)
+            except ValueError as refusal:
+                error_msgs: list[str] = rest[4] if len(rest) > 4 else named["error_msgs"]
+                error_msgs.append(str(refusal))
+                state_dict |= {key: own.detach(), prefix + "_extra_state": self.get_extra_state()}
+        elif native is not None:
+            device = native.device if own.is_meta else own.device
+            native = native.to(device, own.dtype, copy=True).expand_as(own).contiguous()
+            if own.is_meta or torch.equal(native, own):
+                state_dict[key] = native
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
+
+def recordable(state: Tensor) -> Tensor:
+    """``state``, or a copy of one that was made under inference mode, of which no backward pass could keep anything."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not state.is_inference():
+        return state
+    return state.clone()
 
 
 class HasDynamics(LearnableNeuron):
@@ -260,6 +290,26 @@ class LNM(HasDynamics):
             f"detach_reset={d.detach_reset}, surrogate={d.surrogate}, domain={d.domain}, "
             f"learned={learned}, backend={self.backend!r}" + ("" if self.memory == FULL else f", memory={self.memory}")
         )
+
+
+def _of_degree(given: Any, own: Tensor, name: str) -> Any:
+    """The coefficients ``given`` for f of the degree of ``own``, if only zeros tell them apart; else, as they are.
+
+    Raises:
+        ValueError: they are of a higher degree, and what is too much is not zero.
+    """
+    if not isinstance(given, Tensor) or given.dim() != own.dim() or given.shape[:-1] != own.shape[:-1]:
+        return given  # PyTorch says what does not fit
+    lacking = own.shape[-1] - given.shape[-1]
+    if lacking > 0:
+        return torch.cat([given.detach(), given.new_zeros(*given.shape[:-1], lacking)], -1)
+    kept, dropped = given[..., : own.shape[-1]], given[..., own.shape[-1] :]
+    if lacking < 0 and bool((dropped != 0).any()):
+        raise ValueError(
+            f"{name} is of degree {given.shape[-1] - 1} and the neuron of degree {own.shape[-1] - 1}: build it, or "
+            f"swap, with degree={given.shape[-1] - 1} (lower degrees are filled up with zeros)."
+        )
+    return kept.detach().clone() if lacking < 0 else given
 
 
 def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snn_lnm import engines, functional, reference
 from snn_lnm.memory import FULL, Memory
-from snn_lnm.neuron import Domain
+from snn_lnm.neuron import Domain, recordable
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Charge,
@@ -249,9 +249,9 @@ def _common_shape(step: torch.Size, state: Any) -> torch.Size:
 
 def _broadcast(value: Any, step: torch.Size, x: Tensor) -> Tensor:
     if isinstance(value, Tensor) and value.shape == step and _fits(value, STATE_DTYPE.get(x.dtype, x.dtype), x):
-        return value
+        return recordable(value)
     value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
-    return _promote(value, STATE_DTYPE.get(x.dtype, x.dtype)).expand(step)
+    return recordable(_promote(value, STATE_DTYPE.get(x.dtype, x.dtype))).expand(step)
 
 
 def _fits(value: Tensor, dtype: torch.dtype, x: Tensor) -> bool:

@@ -127,7 +127,7 @@ def fuse(node: LNMNode, call: Call) -> Callable[..., Any]:
         raise CannotFuse("it is called with more than its input")
     if node.store_v_seq:
         raise CannotFuse("store_v_seq asks for its membrane at every step")
-    return node.multi_step_forward
+    return node.steps_forward
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {

@@ -318,7 +318,7 @@ MUTANTS = [
         "mantissa == 0.5",
         "tests/jelly/test_jelly_bits.py::test_a_product_with_the_inverse_where_the_host_s_bits_allow_it",
     ),
-    jelly("node", "decay_input is ignored", "LNMNode.__init__", '"drift" if decay_input else "residual"', '"drift"'),
+    jelly("node", "decay_input is ignored", "LNMNode.charge", '"drift" if self.decay_input else "residual"', '"drift"'),
     jelly(
         "node",
         "a soft reset is a hard one to zero",
