@@ -215,7 +215,7 @@ adapter = Adapter(
     holds={
         **dict.fromkeys((neuron.IFNode, neuron.LIFNode, neuron.QIFNode), ("surrogate_function",)),
         neuron.ParametricLIFNode: TENSORS,
-        LNMNode: (*TENSORS, "coefficients", "_cached_dynamics"),
+        LNMNode: (*TENSORS, "coefficients", "_cached_dynamics", "_set_in"),
     },
     release=release,
     fuse={LNMNode: fuse},
