@@ -22,6 +22,7 @@ from snn_lnm.parameters import (
     check_degree,
     check_input,
     check_state,
+    sizes,
 )
 
 __all__ = ["Output", "currents", "lnm", "run"]
@@ -135,7 +136,8 @@ def run(
     check_input(x)
     check_memory(memory)
     engines.check_name(backend)
-    step = x.shape if single_step else x.shape[1:]
+    shape = sizes(x)
+    step = shape if single_step else shape[1:]
     source, steps = op.one_step(x, single_step)
     given = state if type(state) is State else _NOTHING
     values = (source, *given, *parameters)
@@ -148,13 +150,13 @@ def run(
             return Output(spikes, h if membrane else start.v.new_empty(0), last)
     aligned = _checked_parameters(parameters, x, step)
     start = _start(_checked_state(state, parameters, x, step), parameters, step, x)
-    if not single_step and x.shape[0] == 0:
+    if not single_step and shape[0] == 0:
         copies = (value if value is None else value.clone(memory_format=torch.contiguous_format) for value in start)
         start = State(*cast("Iterator[Tensor]", copies))
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
     kept_dtype = membrane_dtype(x, FULL if single_step else memory)
     name = engines.choose(x.device, dynamics, backend)
-    if not torch.compiler.is_compiling() and x.numel() == 0:
+    if not torch.compiler.is_compiling() and shape.numel() == 0:
         name = "reference"  # nobody, in any layout
     engine = engines.get(name, kept_dtype)
     if memory.recompute is not None and not single_step and not membrane and can_recompute():
@@ -214,7 +216,7 @@ def _place(step: torch.Size, x: Tensor, steps: int, *options: Any) -> tuple[Any,
 def _checked_parameters(parameters: Parameters, x: Tensor, step: torch.Size) -> Parameters:
     if parameters.coefficients.dim() < 1:
         raise ValueError("coefficients must have at least one dimension, [D+1]; got a scalar.")
-    check_degree(parameters.coefficients.shape[-1] - 1)
+    check_degree(sizes(parameters.coefficients)[-1] - 1)
     numbers = [
         None if value is None else align(name, as_parameter(name, value, x), step, name == "coefficients")
         for name, value in zip(Parameters._fields, parameters, strict=True)
@@ -243,8 +245,9 @@ def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -
 
 
 def _are_plain(values: tuple[Any, ...]) -> bool:
-    """Tensors are what they seem: no compiler, transform, mode or subclass, and no numbers in their place."""
-    return not (torch.compiler.is_compiling() or engines.transformed() or op.watched(values))
+    """Tensors are what they seem: no compiler, tracer, transform, mode or subclass, and no numbers in their place."""
+    followed = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return not (followed or engines.transformed() or op.watched(values))
 
 
 def _key(values: tuple[Any, ...], *options: Any) -> tuple[Any, ...]:
@@ -274,8 +277,10 @@ def zeros(step: torch.Size, x: Tensor) -> Tensor:
     Not to be handed out: on a CPU the next call may get the very same tensor.
     """
     dtype = STATE_DTYPE[x.dtype]
-    if x.is_cpu and not (torch.compiler.is_compiling() or engines.transformed() or op.watched((x,))):
+    if x.is_cpu and _are_plain((x,)):
         return _kept_zeros(step, dtype)
+    if torch.jit.is_tracing():  # of the size that the input will have, not of this one's
+        return torch.zeros_like(x if x.dim() == len(step) else x[0], dtype=dtype)
     return torch.zeros((), dtype=dtype, device=x.device).expand(step)
 
 

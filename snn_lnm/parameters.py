@@ -210,6 +210,18 @@ def default_domain(degree: int, threshold: Tensor | float) -> tuple[float, float
     return (-edge, edge)
 
 
+def sizes(x: Tensor) -> torch.Size:
+    """``x.shape`` as numbers, also while `torch.jit.trace` records, under which sizes are tensors."""
+    if not torch.jit.is_tracing():
+        return x.shape
+    recording: Any = torch._C._get_tracing_state()  # pyright: ignore[reportPrivateUsage] - no public one
+    torch._C._set_tracing_state(None)  # pyright: ignore[reportPrivateUsage]
+    try:
+        return x.shape
+    finally:
+        torch._C._set_tracing_state(recording)  # pyright: ignore[reportPrivateUsage]
+
+
 def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tensor:
     """View ``value`` so that it broadcasts from the right to one step of the input.
 
@@ -225,26 +237,26 @@ def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tens
     """
     if value.dim() == trailing:
         return value
-    layout = value.shape[: value.dim() - trailing]
-    if value.numel() == math.prod(value.shape[value.dim() - trailing :]):
-        return value.reshape(value.shape[value.dim() - trailing :])
+    shape = sizes(value)
+    layout, suffix = shape[: value.dim() - trailing], shape[value.dim() - trailing :]
+    if math.prod(layout) == 1:
+        return value.reshape(suffix)
     if len(layout) == 1 and len(step) > 2:
         layout = torch.Size([*layout, *[1] * (len(step) - 2)])
     fits = len(layout) <= len(step) and all(
         size in (1, full) for size, full in zip(layout, step[len(step) - len(layout) :], strict=True)
     )
     if not fits:
-        suffix = [*value.shape[value.dim() - trailing :]]
         channels = step[1] if len(step) > 1 else step[0] if step else 1
         per_channel, per_neuron = [channels, *suffix], [*step[1:], *suffix]
         shapes = f"{per_channel} (per channel) or {per_neuron} (per neuron)"
         if per_channel == per_neuron:
             shapes = f"or {per_channel} (per channel)"
         raise ValueError(
-            f"{name} has shape {[*value.shape]}, which does not fit an input step of shape {[*step]}: expected "
-            f"{suffix} (one for the layer), {shapes}."
+            f"{name} has shape {[*shape]}, which does not fit an input step of shape {[*step]}: expected "
+            f"{[*suffix]} (one for the layer), {shapes}."
         )
-    return value.reshape(*layout, *value.shape[value.dim() - trailing :])
+    return value.reshape(*layout, *suffix)
 
 
 def from_the_right(value: Tensor, dims: int, trailing: int = 0) -> Tensor:
@@ -311,9 +323,9 @@ def check_state(name: str, value: Tensor | None, step: torch.Size, like: Tensor)
         return None
     if not isinstance(cast(object, value), Tensor):
         raise TypeError(f"state.{name} must be a tensor or None, got {type(value).__name__}.")
-    if value.shape != step:
+    if (shape := sizes(value)) != step:
         raise ValueError(
-            f"state.{name} has shape {[*value.shape]} and one step of the input {[*step]}: "
+            f"state.{name} has shape {[*shape]} and one step of the input {[*step]}: "
             "start a new sequence with state=None."
         )
     return as_parameter(f"state.{name}", value, like)

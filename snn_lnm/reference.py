@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
+from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State, sizes
 from snn_lnm.surrogate import Surrogate
 
 __all__ = ["charge", "fire", "polynomial", "reset", "scan", "step", "synapse"]
@@ -67,7 +67,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     def line(u: Tensor) -> Tensor:
         return slope * u + coefficients[..., 0]
 
-    if dynamics.extension == "line" and coefficients.shape[-1] == 2:
+    if dynamics.extension == "line" and sizes(coefficients)[-1] == 2:
         return line(v)
     w = clamp(v, *dynamics.domain)
     inside = horner(w, coefficients)
@@ -78,7 +78,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
 
 def line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
     """λ: θ_1, held to the slopes that do not expand."""
-    if parameters.coefficients.shape[-1] == 1:
+    if sizes(parameters.coefficients)[-1] == 1:
         return torch.zeros_like(parameters.coefficients[..., 0])
     slope = parameters.coefficients[..., 1]
     if dynamics.charge == "map":

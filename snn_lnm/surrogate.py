@@ -64,6 +64,8 @@ class Surrogate:
         return [float(getattr(self, name)) for name in self.__match_args__]
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
+        if torch.jit.is_tracing() and not (torch.is_grad_enabled() and u.requires_grad):
+            return _Step.forward(u, at_zero)  # what is traced can be saved only without Python's functions
         return _Step.apply(u, at_zero, self.derivative, *self.parameters)
 
     def smooth(self, u: Tensor) -> Tensor:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from snn_lnm import reference
 from snn_lnm.engines import cpp, op, triton
-from snn_lnm.parameters import Dynamics, Parameters, State, check_finite
+from snn_lnm.engines.plain import decompositions
+from snn_lnm.parameters import Dynamics, Parameters, State, check_finite, check_input
 from snn_lnm.surrogate import BY_NAME, ATan
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
@@ -24,7 +25,7 @@ _COMPILED = tuple(BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
-__all__ = ["Backend", "Engine", "check_name", "choose", "explain", "get", "transformed"]
+__all__ = ["Backend", "Engine", "check_name", "choose", "decompositions", "explain", "get", "transformed"]
 
 _OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
 _MISSING: dict[str, Callable[[], str | None]] = {
@@ -42,7 +43,9 @@ def transformed() -> bool:
 def _run_reference(
     x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
-    if parameters.coefficients.device.type == "cpu" and not (torch.compiler.is_compiling() or transformed()):
+    if parameters.coefficients.device.type == "cpu" and not (
+        torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
+    ):
         check_finite("coefficients", parameters.coefficients)
     if not single_step:
         return reference.scan(x, state, parameters, dynamics)
@@ -53,9 +56,11 @@ def _run_reference(
 def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | None:
     """Why ``backend`` cannot run this, in a sentence; None if it can."""
     if backend == "reference":
-        return None
+        return _cannot_be_traced()
     if transformed():
         return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        return "torch.onnx.export knows PyTorch's own operators only, unless it is called with dynamo=True."
     if type(dynamics.surrogate) not in _COMPILED:
         return (
             f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
@@ -69,10 +74,20 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
     return cpp.obstacle()
 
 
+def _cannot_be_traced() -> str | None:
+    """Why the reference engine cannot run, which it only ever cannot under `torch.jit.trace`."""
+    if torch.jit.is_tracing() and torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export():
+        return (
+            "torch.jit.trace cannot record the surrogate gradient of the reference engine: trace under "
+            "torch.no_grad(), or use torch.export."
+        )
+    return None
+
+
 def check_name(backend: str) -> None:
     """Raise ValueError if ``backend`` is not a known name."""
     if backend not in _NAMES:
-        raise ValueError(f"unknown backend {backend!r}: expected one of {', '.join(_NAMES)}.")
+        raise ValueError(f"unknown backend {backend!r}: expected one of auto, reference, cpp (CPUs), triton (GPUs).")
 
 
 def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
@@ -88,11 +103,17 @@ def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
     if obstacle is None:
         return name
     if backend != "auto":
-        raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle}")
+        raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle} (backend='auto' takes what can.)")
     # What the machine lacks is worth a word; a surrogate of the user's own is not.
     if obstacle not in _warned and obstacle == _MISSING[name]():
         _warned.add(obstacle)
-        warnings.warn(f"snn_lnm runs on its reference engine: {obstacle}", RuntimeWarning, stacklevel=4)
+        warnings.warn(
+            f"snn_lnm runs on its reference engine, to the same numbers but more slowly: {obstacle}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    if (obstacle := _cannot_be_traced()) is not None:
+        raise RuntimeError(obstacle)
     return "reference"
 
 
@@ -102,7 +123,20 @@ def get(name: str, membrane_dtype: torch.dtype) -> Engine:
 
 
 def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
-    """Which engine ``backend="auto"`` takes for the input ``x``, and why not the faster ones."""
+    """Which engine ``backend="auto"`` takes for the input ``x``, and why not the others.
+
+    Args:
+        x: an input, of which only the device counts.
+        dynamics: the neuron's (`neuron.dynamics`): a surrogate of your own runs on the reference engine only.
+
+    Raises:
+        TypeError: not an input that a neuron takes, or not a :class:`snn_lnm.parameters.Dynamics`.
+    """
+    check_input(x)
+    if not isinstance(cast(object, dynamics), Dynamics | None):
+        raise TypeError(
+            f"dynamics must be a snn_lnm.parameters.Dynamics (neuron.dynamics), got {type(dynamics).__name__}."
+        )
     dynamics = dynamics or Dynamics()
     lines: list[str] = []
     chosen = None

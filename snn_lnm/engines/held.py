@@ -52,9 +52,10 @@ def held(x: Tensor) -> Tensor | None:
     """The one step of which the sequence ``x`` consists (`x.expand`), `[B, ...]`.
 
     None where steps may differ, or their gradients: only of :func:`hold` is it known that nobody else asks for the
-    gradient of a single step. None, too, in an exported program, which asks nobody whether its inputs lie as they did.
+    gradient of a single step. None, too, in an exported or traced program, which asks nobody whether its inputs lie as
+    they did.
     """
-    if x.layout != torch.strided or x.dim() < 1 or x.stride(0) != 0 or x.shape[0] < 2 or _exports():
+    if x.layout != torch.strided or x.dim() < 1 or x.stride(0) != 0 or _exports() or x.shape[0] < 2:
         return None
     if not x.requires_grad:
         return x[0]
@@ -63,10 +64,9 @@ def held(x: Tensor) -> Tensor | None:
 
 
 def _exports() -> bool:
-    """PyTorch before 2.7 does not say, and is taken to."""
-    return torch.compiler.is_compiling() and (
-        not hasattr(torch.compiler, "is_exporting") or torch.compiler.is_exporting()
-    )
+    """`torch.export`, or `torch.jit.trace`. PyTorch before 2.7 does not say which compiles, and is taken to export."""
+    exports = not hasattr(torch.compiler, "is_exporting") or torch.compiler.is_exporting()
+    return torch.jit.is_tracing() or (torch.compiler.is_compiling() and exports)
 
 
 def _is_still_held(step: Tensor, x: Tensor) -> bool:

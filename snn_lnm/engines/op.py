@@ -18,10 +18,21 @@ from torch.autograd import forward_ad
 
 from snn_lnm.engines import cpp, triton
 from snn_lnm.engines.held import held
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
+from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State, sizes
 from snn_lnm.surrogate import BY_NAME, Surrogate
 
-__all__ = ["Prepared", "again", "call", "is_forward_mode", "one_step", "prepare", "remember", "run", "watched"]
+__all__ = [
+    "Prepared",
+    "again",
+    "call",
+    "forward_fake",
+    "is_forward_mode",
+    "one_step",
+    "prepare",
+    "remember",
+    "run",
+    "watched",
+]
 
 View = tuple[tuple[int, ...], tuple[int, ...]] | None
 """Of a parameter: reshaped so, then expanded so; None: as it is."""
@@ -80,7 +91,7 @@ def _load_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
         return op(*arguments)
 
 
-def _forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+def forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
     law, membrane = triton.Law(*rest[:-1]), rest[-1]
     dtype = STATE_DTYPE[x.dtype]
     nothing = x.new_empty(0, dtype=dtype)
@@ -206,7 +217,7 @@ def _with_empty(function: Callable[..., tuple[Any, ...]], start: int, *arguments
     return tuple(arguments[start].new_empty(0) if value is None else value for value in function(*arguments))
 
 
-for _name, _ops, _fake, _v in (("forward", _FORWARDS, _forward_fake, 1), ("backward", _BACKWARDS, _backward_fake, 5)):
+for _name, _ops, _fake, _v in (("forward", _FORWARDS, forward_fake, 1), ("backward", _BACKWARDS, _backward_fake, 5)):
     _library.impl(f"{_name}.cpp", partial(_build_first, _ops), "CompositeExplicitAutograd")
     for _device in ("CPU", "CUDA"):  # on the CPU: interpreted
         _library.impl(f"{_name}.triton", partial(_with_empty, getattr(triton, _name), _v), _device)
@@ -255,20 +266,20 @@ def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, tuple[View, 
     The dimensions along which any parameter varies, and those between them, form the groups.
     """
     coefficients, *numbers = parameters
-    shapes = [coefficients.shape[:-1], *[value.shape for value in numbers if value is not None]]
+    shapes = [sizes(coefficients)[:-1], *[sizes(value) for value in numbers if value is not None]]
     varying = [len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1]
     if not varying:
         return 1, _AS_THEY_ARE
     first, last = min(varying), max(varying)
-    groups, width = math.prod(step[first : last + 1]), coefficients.shape[-1]
+    groups, width = math.prod(step[first : last + 1]), sizes(coefficients)[-1]
     views: list[View] = []
     for value, trailing in zip(parameters, ((width,), (), (), (), ()), strict=True):
         size = math.prod(trailing)
-        if value is None or value.numel() in (size, groups * size):
+        if value is None or sizes(value).numel() in (size, groups * size):
             views.append(None)
             continue
         missing = len(step) + len(trailing) - value.dim()
-        inside = (*[1] * missing, *value.shape)[first : last + 1]  # the other dimensions are 1
+        inside = (*[1] * missing, *sizes(value))[first : last + 1]  # the other dimensions are 1
         views.append(((*inside, *trailing), (*step[first : last + 1], *trailing)))
     return math.prod(step[last + 1 :]), tuple(views) if any(views) else _AS_THEY_ARE
 
@@ -312,9 +323,11 @@ def prepare(
     """For an ``x`` that is contiguous, with ``steps`` > 0 one step, the same at each of so many."""
     surrogate = dynamics.surrogate
     assert isinstance(surrogate, Surrogate)
-    inner, views = _layout(parameters, x.shape[0 if single_step or steps else 1 :])
+    inner, views = _layout(parameters, sizes(x)[0 if single_step or steps else 1 :])
     arithmetic = STATE_DTYPE[x.dtype]
-    kept = arithmetic if membrane else membrane_dtype if torch.is_grad_enabled() else None
+    # What torch.jit traces may learn later, and is traced once more without gradients, to be compared.
+    learns = torch.is_grad_enabled() or torch.jit.is_tracing()
+    kept = arithmetic if membrane else membrane_dtype if learns else None
     options = (
         inner,
         single_step,
@@ -332,8 +345,8 @@ def prepare(
         dynamics.smooth,
         kept,
     )
-    # A compiler needs to see the operator; else Triton's is Python anyway, and the dispatcher would only cost time.
-    is_python = engine == "triton" and not torch.compiler.is_compiling()
+    # Compilers and tracers need to see the operator; else Triton's is Python, and the dispatcher would only cost time.
+    is_python = engine == "triton" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
     last_is_membrane = kept == arithmetic and single_step and dynamics.state_is_membrane
     return Prepared(_forward_autograd if is_python else _FORWARDS[engine], views, options, last_is_membrane)
 

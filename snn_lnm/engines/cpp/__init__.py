@@ -13,17 +13,18 @@ import json
 import logging
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from snn_lnm.engines.cpp.remedies import complaint, remedy
 from snn_lnm.parameters import Charge, Extension, Reset, Synapse
 from snn_lnm.surrogate import BY_NAME
 
@@ -167,19 +168,12 @@ def _find_obstacle() -> str | None:
     try:
         return _register()
     except OSError as error:
-        return (
-            f"the C++ engine's library cannot be written or loaded ({error}): it is kept under "
-            "TORCH_EXTENSIONS_DIR, set that to a folder that can be written."
-        )
+        cure = "it is kept under TORCH_EXTENSIONS_DIR, set that to a folder that can be written."
+        return f"the C++ engine's library cannot be written or loaded ({error}): {remedy(str(error)) or cure}"
     except (RuntimeError, subprocess.SubprocessError) as error:
-        return f"the C++ engine does not compile here: {_complaint(str(error))}"
-
-
-def _complaint(output: str) -> str:
-    """The first lines of a build's output in which the compiler complains, without ninja's and the commands."""
-    noise = re.compile(r"\[\d+/\d+\]|FAILED:|ninja:|Error building|.* -c ")
-    lines = [line for line in output.splitlines() if line.strip() and not noise.match(line)]
-    return "\n".join(lines[:6]) or output
+        cure = remedy(str(error))
+        said = "" if cure is None else f"\nWhat helps: {cure}"
+        return f"the C++ engine does not compile here: {complaint(str(error))}{said}"
 
 
 def _register() -> str | None:
@@ -203,7 +197,11 @@ def _register() -> str | None:
             return missing
         with _alone(folder):
             if not library.exists():
-                _build(library, header, flags)
+                with _said(
+                    "snn_lnm: compiling the C++ engine for this CPU, once, which takes about 1 to 3 minutes; "
+                    f"it is kept in {folder} ..."
+                ):
+                    _build(library, header, flags)
                 return None
     torch.ops.load_library(str(library))
     return None
@@ -226,14 +224,35 @@ def _alone(folder: Path) -> Generator[None]:
     """One process at a time, so that those that start together build once.
 
     The system gives the lock back when its holder dies. (A lock that is a file's existence, PyTorch's
-    until 2.13, outlives a killed build, and every later start waits for ever.)
+    until 2.13, outlives a killed build, and every later start waits for ever.) What a killed build has left goes away.
     """
     import fcntl  # not on Windows
 
     with open(folder / "lock", "w") as lock:
         with contextlib.suppress(OSError):  # a file system without locks: at worst they build twice
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with _said("snn_lnm: waiting for another process, which is compiling the C++ engine ..."):
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in folder.glob("build-*"):
+                shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+@contextlib.contextmanager
+def _said(what: str) -> Generator[None]:
+    """``what`` is going on, in a line on standard error where somebody waits: at a terminal, or in a notebook."""
+    if not ("ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())):
+        yield
+        return
+    start, outcome = time.monotonic(), "stopped"
+    print(what, end=" ", file=sys.stderr, flush=True)
+    try:
+        yield
+        outcome = "done"
+    finally:
+        print(f"{outcome} after {time.monotonic() - start:.0f} s.", file=sys.stderr, flush=True)
 
 
 def _build(library: Path, header: str, flags: list[str]) -> None:
