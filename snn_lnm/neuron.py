@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
+from snn_lnm.lengths import Lengths, check_lengths
 from snn_lnm.memory import FULL, Memory, check_memory
 from snn_lnm.parameters import (
     Charge,
@@ -22,6 +23,7 @@ from snn_lnm.parameters import (
     check_coefficients,
     check_degree,
     check_finite,
+    check_input,
     default_domain,
 )
 from snn_lnm.surrogate import Spike
@@ -253,8 +255,14 @@ class LNM(HasDynamics):
         """The numbers of the law, as the functional interface takes them."""
         return Parameters(self.coefficients, self.threshold, self.v_reset, self.gain, self.alpha)
 
-    def forward(self, x: Tensor, state: State | None = None, *, return_membrane: bool = False) -> Any:
+    def forward(
+        self, x: Tensor, state: State | None = None, *, return_membrane: bool = False, lengths: Any = None
+    ) -> Any:
         """Run over a sequence `[T, B, ...]`.
+
+        Args:
+            lengths: how many steps of each sequence count, `[B]`, a tensor or sequence of integers in 0..T; see
+                :func:`snn_lnm.functional.lnm`. None: all.
 
         Returns:
             ``(spikes, state)``; with ``return_membrane``, ``(spikes, state, membrane)``, where the
@@ -262,13 +270,21 @@ class LNM(HasDynamics):
         """
         if isinstance(cast(object, x), Tensor) and x.dim() < 1:
             raise ValueError("the input must be [T, B, ...], got a tensor without dimensions.")
-        return self._run(x, state, return_membrane, single_step=False)
+        found = None if lengths is None else check_lengths(lengths, check_input(x))
+        return self._run(x, state, return_membrane, single_step=False, lengths=found)
 
     def step(self, x: Tensor, state: State | None = None, *, return_membrane: bool = False) -> Any:
         """One time step: `[B, ...]` in, and out as :meth:`forward` but without the time dimension."""
         return self._run(x, state, return_membrane, single_step=True)
 
-    def _run(self, x: Tensor, state: State | None, return_membrane: bool, single_step: bool) -> Any:
+    def _run(
+        self,
+        x: Tensor,
+        state: State | None,
+        return_membrane: bool,
+        single_step: bool,
+        lengths: Lengths | None = None,
+    ) -> Any:
         out = functional.run(
             x,
             state,
@@ -278,6 +294,7 @@ class LNM(HasDynamics):
             single_step=single_step,
             membrane=return_membrane,
             memory=self.memory,
+            lengths=lengths,
         )
         return (out.spikes, out.state, out.membrane) if return_membrane else (out.spikes, out.state)
 

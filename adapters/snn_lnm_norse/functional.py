@@ -160,6 +160,7 @@ def advance(
     single_step: bool = False,
     record_states: bool = False,
     memory: Memory = FULL,
+    lengths: Any = None,
 ) -> tuple[Tensor, Any]:
     """One step `[B, ...]`, or a whole sequence `[T, B, ...]`, without recurrence."""
     sparse, x = x.is_sparse, _as_input(x)
@@ -171,7 +172,7 @@ def advance(
     start = _start(state, step, x, p)
     numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
-    out = functional.run(x, start, numbers, dynamics, memory=memory, **options)
+    out = functional.run(x, start, numbers, dynamics, memory=memory, lengths=lengths, **options)
     last = out.state
     if record_states:
         v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)

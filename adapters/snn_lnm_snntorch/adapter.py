@@ -114,6 +114,15 @@ TENSORS = ("threshold", "graded_spikes_factor", "reset_mechanism_val", "spike_gr
 OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded")
 
 
+def over_time(module: nn.Module) -> bool:
+    return isinstance(module, OVER_TIME)
+
+
+OVER_TIME = tuple(
+    getattr(snntorch, name) for name in ("LeakyParallel", "StateLeaky", "AssociativeLeaky") if hasattr(snntorch, name)
+)
+"""They take whole sequences."""
+
 adapter = Adapter(
     framework="snntorch",
     native=snntorch.SpikingNeuron,
@@ -129,4 +138,5 @@ adapter = Adapter(
     },
     release=registry.hold_weakly,
     fuse={LNM: fuse, SynapticLNM: fuse},
+    over_time=over_time,
 )

@@ -212,6 +212,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         alpha: Tensor | None = None,
         single_step: bool = True,
         membrane: bool = False,
+        lengths: Any = None,
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
@@ -232,6 +233,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             single_step=single_step,
             membrane=membrane,
             memory=self.memory,
+            lengths=lengths,
         )
         return out, (start, numbers, dynamics)
 

@@ -11,6 +11,7 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, fx, nn
 
 from snn_lnm import engines, functional, reference
+from snn_lnm.lengths import Lengths
 from snn_lnm.neuron import Domain, LearnableNeuron, recordable
 from snn_lnm.parameters import (
     STATE_DTYPE,
@@ -214,13 +215,14 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         return Parameters(self._theta(dtype), number(self.v_threshold), number(v_reset), number(gain))
 
     def _run(
-        self, x: Tensor, v: object, single_step: bool, store_v_seq: bool = False
+        self, x: Tensor, v: object, single_step: bool, store_v_seq: bool = False, lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Spikes, the last membrane after the reset and, on request, that of every step."""
         x = _as_input(x)
         numbers, dynamics = self._numbers(x, x.dim() - (not single_step)), self._dynamics()
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": store_v_seq}
-        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, memory=self.memory, **options)
+        options |= {"memory": self.memory, "lengths": lengths}
+        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, **options)
         v_seq = None
         if store_v_seq:
             v_seq = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
@@ -276,14 +278,22 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         self._note()
         return spikes
 
-    def _recorded(self, x_seq: Tensor, *args: Any) -> Tensor:
+    def _recorded(self, x_seq: Tensor, *args: Any, **options: Any) -> Tensor:
         v, *rest = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
-        spikes, v, self.v_seq = self._run(x_seq, v, single_step=False, store_v_seq=True)
+        spikes, v, self.v_seq = self._run(x_seq, v, single_step=False, **{"store_v_seq": True, **options})
         self._memories.update(zip(self._memories, (v, *rest), strict=True))
         return spikes
 
-    def steps_forward(self, x_seq: Tensor) -> Tensor:
-        """What a loop of single steps over `[T, N, ...]` gives; one fused call where the host's loop is one, too."""
+    def steps_forward(self, x_seq: Tensor, *, lengths: Lengths | None = None) -> Tensor:
+        """What a loop of single steps over `[T, N, ...]` gives; one fused call where the host's loop is one, too.
+
+        ``lengths``: as for :func:`snn_lnm.functional.run`.
+        """
+        if lengths is not None:
+            self._resume()
+            spikes = self._recorded(x_seq, store_v_seq=False, lengths=lengths)
+            self._note()
+            return spikes
         if _is_integer(x_seq):
             return torch.stack([self.single_step_forward(x) for x in x_seq])
         return self.multi_step_forward(x_seq)
