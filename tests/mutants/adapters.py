@@ -77,10 +77,10 @@ MUTANTS = [
     ),
     snntorch(
         "polynomial",
-        "a copy carries its membrane",
-        "state[name] = torch.zeros(0, dtype=state[name].dtype, device=state[name].device)",
+        "a copy carries its graph",
+        "state[name] = state[name].detach()",
         "pass",
-        "tests/snntorch/test_host.py::test_copies_carry_no_state_and_are_reset",
+        "tests/snntorch/test_host.py::test_copies_go_on_without_the_graph_and_are_reset",
     ),
     snntorch(
         "polynomial",
@@ -92,9 +92,9 @@ MUTANTS = [
     snntorch(
         "polynomial",
         "β of a polynomial is θ_1",
-        "if self.degree != 1 or",
-        "if False and",
-        "tests/snntorch/test_host.py::test_nir_export_refuses_what_nir_cannot_say",
+        "if not self.is_leak():",
+        "if False:",
+        "tests/snntorch/test_attributes.py::test_nir_export_is_the_native_one_or_says_why_not",
     ),
     snntorch(
         "neurons",
