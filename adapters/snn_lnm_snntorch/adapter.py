@@ -111,7 +111,7 @@ REASONS = {
 """Neurons of the host (some of some releases only), and what a membrane with a learned polynomial has not."""
 
 TENSORS = ("threshold", "graded_spikes_factor", "reset_mechanism_val", "spike_grad", "state_quant")
-OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded")
+OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded", "_set_in")
 
 
 def over_time(module: nn.Module) -> bool:

@@ -29,10 +29,7 @@ def fuse(neuron: LNM | SynapticLNM, call: Call) -> Callable[..., Any]:
 
 def _leaky(neuron: Any) -> Callable[..., Any]:
     def run(x: Tensor, mem: Tensor | None = None, *, lengths: Any = None) -> Any:
-        if mem is None:  # and `functional.run` checks x
-            mem = neuron.mem
-        else:
-            neuron._check_call(x, mem=mem)
+        x, mem = neuron._check_call(x, mem=mem), neuron._resume("mem", mem)
         silent = neuron.init_hidden and not neuron.output
         out, _ = neuron._fused(x, [mem], single_step=False, membrane=not silent, lengths=lengths)
         neuron.mem = out.state.v
@@ -44,9 +41,9 @@ def _leaky(neuron: Any) -> Callable[..., Any]:
 
 def _synaptic(neuron: Any) -> Callable[..., Any]:
     def run(x: Tensor, syn: Tensor | None = None, mem: Tensor | None = None, *, lengths: Any = None) -> Any:
-        neuron._check_call(x, syn=syn, mem=mem)
+        x = neuron._check_call(x, syn=syn, mem=mem)
+        states = [neuron._resume("syn", syn), neuron._resume("mem", mem)]
         silent = neuron.init_hidden and not neuron.output
-        states = [neuron.syn if syn is None else syn, neuron.mem if mem is None else mem]
         alpha = neuron.alpha.clamp(0, 1)
         out, law = neuron._fused(x, states, alpha, single_step=False, membrane=not silent, lengths=lengths)
         neuron.syn, neuron.mem = out.state.current, out.state.v
