@@ -23,6 +23,7 @@ from snn_lnm.parameters import (
     check_degree,
     check_input,
     check_state,
+    check_still_finite,
     sizes,
 )
 
@@ -130,16 +131,37 @@ def run(
     memory: Memory = FULL,
     remembers: bool = True,
     lengths: Lengths | None = None,
+    path: str = "",
 ) -> Output:
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
     ``membrane`` the one returned is empty, `[0]`. ``remembers``: ``dynamics`` will be called again, and is to
     hold what was found out about this call. ``lengths``: as :func:`snn_lnm.lengths.check_lengths` gives them.
+    ``path``: of the layer, for errors about coefficients that are no longer finite.
     """
-    if lengths is not None:
-        words: dict[str, Any] = {"backend": backend, "membrane": membrane, "memory": memory, "remembers": False}
-        return _run_each_alone(lengths, x, state, parameters, dynamics, words)
+    try:
+        if lengths is not None:
+            words: dict[str, Any] = {"backend": backend, "membrane": membrane, "memory": memory, "remembers": False}
+            return _run_each_alone(lengths, x, state, parameters, dynamics, words)
+        return _run(x, state, parameters, dynamics, backend, single_step, membrane, memory, remembers)
+    except ValueError:
+        if not (torch.compiler.is_compiling() or engines.transformed()):
+            check_still_finite(parameters.coefficients, path)
+        raise
+
+
+def _run(
+    x: Tensor,
+    state: State | None,
+    parameters: Parameters,
+    dynamics: Dynamics,
+    backend: engines.Backend,
+    single_step: bool,
+    membrane: bool,
+    memory: Memory,
+    remembers: bool,
+) -> Output:
     if memory is FULL and not torch.compiler.is_compiling() and dynamics.prepared:
         known = _again(x, state, parameters, dynamics, single_step, membrane, backend)
         if known is not None:

@@ -295,6 +295,7 @@ class LNM(HasDynamics):
             membrane=return_membrane,
             memory=self.memory,
             lengths=lengths,
+            path=self.path,
         )
         return (out.spikes, out.state, out.membrane) if return_membrane else (out.spikes, out.state)
 

@@ -183,6 +183,18 @@ def check_finite(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def check_still_finite(coefficients: Tensor, path: str) -> None:
+    """Raise ValueError, with what to try, if training has made the coefficients of the layer at ``path`` NaN or Inf."""
+    if coefficients.is_meta or bool(torch.isfinite(coefficients).all()):
+        return
+    where = f" in layer {path!r}" if path else ""
+    raise ValueError(
+        f"coefficients must be finite, got {coefficients.detach().flatten()[:8].tolist()}{where}. If they were, "
+        "training has diverged: try a smaller learning rate for the coefficients, say a tenth of the weights', or clip "
+        "gradients (torch.nn.utils.clip_grad_norm_), and go on from the last good checkpoint."
+    ) from None
+
+
 class NoDefaultDomain(ValueError):
     """The threshold gives no scale for a domain: it is zero or infinite."""
 

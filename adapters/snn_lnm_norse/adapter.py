@@ -234,7 +234,8 @@ def fuse(cell: LNMCell, call: Call) -> Callable[..., Any]:
 
     def run(x: Tensor, state: Any, *, lengths: Any = None) -> Any:
         start = cell.start_state(x[0], state)
-        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, memory=cell.memory, lengths=lengths)
+        words: dict[str, Any] = {"memory": cell.memory, "lengths": lengths, "path": cell.path}
+        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, **words)
 
     return run
 

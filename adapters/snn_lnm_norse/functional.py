@@ -161,6 +161,7 @@ def advance(
     record_states: bool = False,
     memory: Memory = FULL,
     lengths: Any = None,
+    path: str = "",
 ) -> tuple[Tensor, Any]:
     """One step `[B, ...]`, or a whole sequence `[T, B, ...]`, without recurrence."""
     sparse, x = x.is_sparse, _as_input(x)
@@ -172,7 +173,7 @@ def advance(
     start = _start(state, step, x, p)
     numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
-    out = functional.run(x, start, numbers, dynamics, memory=memory, lengths=lengths, **options)
+    out = functional.run(x, start, numbers, dynamics, memory=memory, lengths=lengths, path=path, **options)
     last = out.state
     if record_states:
         v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
@@ -190,6 +191,7 @@ def advance_recurrent(
     dt: float,
     dynamics: Dynamics,
     backend: engines.Backend = "auto",
+    path: str = "",
 ) -> tuple[Tensor, Any]:
     """One step `[B, I]` with recurrence. Norse's order: ``(i + W_in·x) + W_rec·z``."""
     sparse, x = x.is_sparse, _as_input(x)
@@ -206,7 +208,7 @@ def advance_recurrent(
         start = State(start.v, start.current + driven.to(start.current.dtype))
     numbers = _numbers(p, dt, driven.dim(), driven)
     options: dict[str, Any] = {"backend": backend, "single_step": True, "membrane": False}
-    out = functional.run(fed_back, start, numbers, dynamics, **options)
+    out = functional.run(fed_back, start, numbers, dynamics, path=path, **options)
     spikes = out.spikes.to_sparse() if sparse else out.spikes
     return spikes, recurrent_state(spikes, out.state.v, out.state.current)
 

@@ -180,7 +180,8 @@ class LNMCell(RegisteredNeuron, SNNCell):
 
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state = self.start_state(input_tensor, state)
-        return advance(input_tensor, state, self.p, self.dt, self.dynamics, self.backend, single_step=True)
+        words: dict[str, Any] = {"single_step": True, "path": self.path}
+        return advance(input_tensor, state, self.p, self.dt, self.dynamics, self.backend, **words)
 
 
 class LNM(RegisteredNeuron, SNN):
@@ -208,7 +209,7 @@ class LNM(RegisteredNeuron, SNN):
     def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         state = self.start_state(input_tensor, state)
         options: dict[str, Any] = {"backend": self.backend, "record_states": self.record_states}
-        options["memory"] = self.memory
+        options |= {"memory": self.memory, "path": self.path}
         return advance(input_tensor, state, self.p, self.dt, self.dynamics, **options)
 
 
@@ -268,7 +269,7 @@ class RecurrentNeuron(RegisteredNeuron):
         return recurrent_state(torch.zeros(dims, dtype=x.dtype, device=x.device), *self._at_rest(dims, x))
 
     def _step(self, x: Tensor, state: Any, weights: Tensor) -> tuple[Tensor, Any]:
-        words = (self.p, self.dt, self.dynamics, self.backend)
+        words = (self.p, self.dt, self.dynamics, self.backend, self.path)
         return advance_recurrent(x, state, self.input_weights, weights, *words)
 
 

@@ -27,6 +27,7 @@ from snn_lnm.parameters import (
     check_degree,
     check_finite,
     check_input,
+    check_still_finite,
     default_domain,
     from_the_right,
 )
@@ -261,6 +262,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             membrane=membrane,
             memory=self.memory,
             lengths=lengths,
+            path=self.path,
         )
         return out, (start, numbers, dynamics)
 
@@ -281,7 +283,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
 
     def _leak(self, v: Tensor) -> Tensor:
         if not torch.compiler.is_compiling() and not self.coefficients.is_cuda:
-            check_finite("coefficients", self.coefficients)
+            check_still_finite(self.coefficients, self.path)
         return polynomial(v, self._numbers(STATE_DTYPE.get(v.dtype, v.dtype), v.dim()), self._dynamics())
 
     @staticmethod

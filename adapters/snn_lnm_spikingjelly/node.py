@@ -221,7 +221,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         x = _as_input(x)
         numbers, dynamics = self._numbers(x, x.dim() - (not single_step)), self._dynamics()
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": store_v_seq}
-        options |= {"memory": self.memory, "lengths": lengths}
+        options |= {"memory": self.memory, "lengths": lengths, "path": self.path}
         out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, **options)
         v_seq = None
         if store_v_seq:

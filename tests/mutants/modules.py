@@ -77,7 +77,7 @@ MUTANTS = [
     mutant(
         "functional.py",
         "it is handed out",
-        "run",
+        "_run",
         "value.clone(memory_format=torch.contiguous_format)",
         "value.contiguous()",
         "tests/test_hard_use.py::test_no_step_hands_out_a_start_of_its_own",
@@ -85,7 +85,7 @@ MUTANTS = [
     mutant(
         "functional.py",
         "nobody is computed by a kernel",
-        "run",
+        "_run",
         "and shape.numel() == 0",
         "and False",
         "tests/test_hard_use.py::test_a_layer_of_no_neurons",
@@ -135,7 +135,7 @@ MUTANTS = [
     mutant(
         "functional.py",
         "no steps lose the state",
-        "run",
+        "_run",
         "x.to(STATE_DTYPE[x.dtype], copy=True), start)",
         "x.to(STATE_DTYPE[x.dtype], copy=True), State(torch.zeros_like(v), current))",
         "tests/test_law.py::test_time_can_be_split_anywhere",
@@ -396,7 +396,7 @@ MUTANTS = [
     mutant(
         "functional.py",
         "a step is rounded, too",
-        "run",
+        "_run",
         "membrane_dtype(x, FULL if single_step else memory)",
         "membrane_dtype(x, memory)",
         MEMORY + "one_step_is_kept_as_without_options",
