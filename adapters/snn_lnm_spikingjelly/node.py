@@ -32,7 +32,6 @@ from snn_lnm_spikingjelly.surrogates import recover
 __all__ = ["LNMNode"]
 
 Values = tuple[object, ...]
-TRANSIENT = ("_cached_dynamics", "_set_in")
 LARGEST_EXPONENT = 125
 """Of a τ whose inverse no dtype rounds to zero or to infinity."""
 
@@ -79,6 +78,8 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
     """θ of the native neuron that this one started as, unrounded; None if it started as none."""
     native_words: dict[str, float]
     """Constructor words of that neuron which this one has no place for."""
+    _set_in: tuple[int, int] | None = None
+    """The :func:`snn_lnm.recomputation.recomputation` in which v was set."""
 
     def __init__(
         self,
@@ -121,6 +122,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
 
         super().__init__(v_threshold, v_reset, spike, detach_reset, step_mode, store_v_seq)
         self._leaks = tau is not None
+        self._set_in = None
         self.tau = None if learn_tau else tau
         self.decay_input = decay_input
         self.domain = domain
@@ -179,7 +181,8 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         return cached[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: _without_graph(value) for name, value in self.__dict__.items() if name not in TRANSIENT}
+        state = {name: _without_graph(value) for name, value in self.__dict__.items() if name != "_cached_dynamics"}
+        state["_set_in"] = None
         state["_memories"] = {name: _without_graph(value) for name, value in self._memories.items()}
         return state
 
@@ -305,7 +308,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
     # ---- memories and recomputation: they may have moved on since the forward pass
 
     def _resume(self) -> None:
-        check_kept(f"{self.path}.v" if self.path else "v", self.__dict__.get("_set_in"))
+        check_kept(f"{self.path}.v" if self.path else "v", self._set_in)
 
     def _note(self) -> None:
         if not torch.compiler.is_compiling():

@@ -153,6 +153,17 @@ def test_native_checkpoints_load(kind):
         net.load_state_dict(native.state_dict())
 
 
+@pytest.mark.parametrize("kind", [neuron.LIFNode, neuron.QIFNode])
+def test_native_checkpoints_load_into_double_models(kind):
+    """Of a v_reset that float32 rounds: the coefficients are as they were, rounded."""
+    native = nn.Sequential(nn.Linear(3, 4), kind(v_reset=-0.3)).double()
+    net = copy.deepcopy(native)
+    snn_lnm.swap(net)
+    start = net.double()[1].coefficients.detach().clone()
+    torch.nn.init.normal_(native[0].weight)
+    assert not any(net.load_state_dict(native.state_dict())) and torch.equal(net[1].coefficients, start)
+
+
 def test_a_constructed_polynomial_is_no_native_neuron():
     with pytest.raises(RuntimeError, match="Missing key"):
         LNMNode(coefficients=[0.0, -1.0]).load_state_dict({})
