@@ -43,6 +43,8 @@ RESETS: dict[str, Reset] = {"subtract": "soft_next", "zero": "hard_next", "none"
 HOST_STEPS = ("fire", "mem_reset", "_base_state_function", *HOST_UPDATES)
 """Methods of the host's step: who overrides one wants it called, so the host's `forward` runs."""
 
+_tracing: Callable[[], object] = torch._C._get_tracing_state  # pyright: ignore[reportPrivateUsage] - the public one is slower
+
 
 def leaky_coefficients(beta: Tensor | float, degree: int) -> Tensor:
     """θ = (0, clamp(β, 0, 1), 0, ...), `[*beta.shape, degree + 1]`: snnTorch's leak as a polynomial."""
@@ -199,7 +201,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             and isinstance(self._dynamics().surrogate, Surrogate)
             and not self._customised
             and not any(map(self.__dict__.__contains__, HOST_STEPS))
-            and torch._C._get_tracing_state() is None  # pyright: ignore[reportPrivateUsage] - the public one is slower
+            and not _tracing()
         )
 
     def _resume(self, name: str, given: Tensor | None = None) -> Tensor:

@@ -37,9 +37,7 @@ class Registry(MutableSequence[Any]):
         entry = self._entries[index]
         if isinstance(index, slice):
             return [*self][index]
-        if not isinstance(entry, weakref.ref):
-            return entry
-        neuron = entry()
+        neuron: Any = entry() if isinstance(entry, weakref.ref) else entry
         return Gone() if neuron is None else neuron
 
     def __setitem__(self, index: Any, neuron: Any) -> None:
@@ -59,11 +57,11 @@ class Registry(MutableSequence[Any]):
 
 def remove(neuron: object) -> Registry:
     """Take ``neuron`` out of the registry, and every dead one with it."""
-    found: Any = snntorch.SpikingNeuron.instances
-    if not isinstance(found, Registry):  # at first, and after `SpikingNeuron.init`
-        snntorch.SpikingNeuron.instances = found = Registry(found)
-    found.forget(neuron)
-    return found
+    host: Any = snntorch.SpikingNeuron
+    if not isinstance(host.instances, Registry):  # at first, and after `SpikingNeuron.init`
+        host.instances = Registry(host.instances)
+    host.instances.forget(neuron)
+    return host.instances
 
 
 def hold_weakly(neuron: object) -> None:
