@@ -277,10 +277,10 @@ def zeros(step: torch.Size, x: Tensor) -> Tensor:
     Not to be handed out: on a CPU the next call may get the very same tensor.
     """
     dtype = STATE_DTYPE[x.dtype]
-    if x.is_cpu and _are_plain((x,)):
-        return _kept_zeros(step, dtype)
-    if torch.jit.is_tracing():  # of the size that the input will have, not of this one's
+    if torch.jit.is_tracing():  # of the size that an input will have, not of this one's
         return torch.zeros_like(x if x.dim() == len(step) else x[0], dtype=dtype)
+    if x.is_cpu and not (torch.compiler.is_compiling() or engines.transformed() or op.watched((x,))):
+        return _kept_zeros(step, dtype)
     return torch.zeros((), dtype=dtype, device=x.device).expand(step)
 
 

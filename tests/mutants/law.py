@@ -73,7 +73,7 @@ MUTANTS = [
     law(
         "a line has an inside",
         "polynomial",
-        'dynamics.extension == "line" and coefficients.shape[-1] == 2',
+        'dynamics.extension == "line" and sizes(coefficients)[-1] == 2',
         "False",
         "tests/test_domain.py::test_a_line_that_expands_grows_no_faster_than_linearly",
     ),
@@ -257,7 +257,7 @@ MUTANTS = [
         "False",
         SAME + "neurons_move_with_their_numbers",
     ),
-    numbers("a stale state is taken", "check_state", "value.shape != step", "False", CALLS),
+    numbers("a stale state is taken", "check_state", "(shape := sizes(value)) != step", "False", CALLS),
     numbers(
         "NaN coefficients are taken",
         "check_finite",

@@ -6,6 +6,8 @@ GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithme
 MEMORY = "tests/test_memory_options.py::test_"
 STARTS = "tests/test_hard_use.py::test_a_start_made_elsewhere_serves_training"
 LAYOUTS = "tests/test_oracle_forward.py::test_layouts"
+STANDS = "tests/test_export.py::test_what_stands_for_the_operator"
+TRACED = "tests/test_export.py::test_traced"
 
 
 def mutant(file: str, why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
@@ -33,7 +35,7 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the fake op gets the shape of the state wrong",
-        "_forward_fake",
+        "forward_fake",
         "nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype)",
         "x.new_empty(x.shape, dtype=dtype)",
         "tests/test_engines.py::test_opcheck",
@@ -84,7 +86,7 @@ MUTANTS = [
         "functional.py",
         "nobody is computed by a kernel",
         "run",
-        "and x.numel() == 0",
+        "and shape.numel() == 0",
         "and False",
         "tests/test_hard_use.py::test_a_layer_of_no_neurons",
     ),
@@ -300,6 +302,79 @@ MUTANTS = [
         'identity = "\\n".join([*sources, header, *flags,',
         'identity = "\\n".join([*sources, header,',
         "tests/test_hard_starts.py::test_the_name_of_the_library_holds_all_that_shapes_it",
+    ),
+    mutant(
+        "engines/cpp/__init__.py",
+        "what a killed build left stays",
+        "_alone",
+        'folder.glob("build-*")',
+        "()",
+        "tests/test_first_build.py::test_what_a_killed_build_left_goes_away",
+    ),
+    mutant(
+        "engines/cpp/__init__.py",
+        "a build says what it does where nobody waits",
+        "_said",
+        "sys.stderr is not None and sys.stderr.isatty()",
+        "sys.stderr is not None",
+        "tests/test_first_build.py::test_nothing_where_nobody_does",
+    ),
+    # ---- engines/plain.py, and torch.jit.trace
+    mutant(
+        "engines/plain.py",
+        "groups and what is inside them change places",
+        "forward",
+        "(-1, groups, law.inner)",
+        "(-1, law.inner, groups)",
+        STANDS,
+    ),
+    mutant(
+        "engines/plain.py",
+        "what is held is a step",
+        "forward",
+        "x.expand(shape) if law.held else",
+        "",
+        STANDS,
+    ),
+    mutant(
+        "engines/plain.py",
+        "the membrane is kept twice",
+        "forward",
+        "membrane == nothing.dtype and law.single_step and dynamics.state_is_membrane",
+        "False",
+        STANDS,
+    ),
+    mutant(
+        "engines/op.py",
+        "what is traced without gradients never learns",
+        "prepare",
+        "torch.is_grad_enabled() or torch.jit.is_tracing()",
+        "torch.is_grad_enabled()",
+        TRACED,
+    ),
+    mutant(
+        "functional.py",
+        "a traced start has the size of the example",
+        "zeros",
+        "torch.jit.is_tracing()",
+        "False",
+        TRACED,
+    ),
+    mutant(
+        "functional.py",
+        "a call that is traced is remembered",
+        "_are_plain",
+        "or torch.jit.is_tracing()",
+        "",
+        "tests/test_export.py::test_tracing_leaves_nothing_behind",
+    ),
+    mutant(
+        "engines/__init__.py",
+        "a trace loses the surrogate gradient",
+        "_cannot_be_traced",
+        "torch.jit.is_tracing() and torch.is_grad_enabled()",
+        "False",
+        "tests/test_export.py::test_the_reference_is_traced_without_gradients",
     ),
     # ---- memory.py
     mutant(
