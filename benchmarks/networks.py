@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -213,9 +212,9 @@ def contestants(network: Network, with_compile: bool) -> dict[str, Run]:
 
 def with_neurons_of_its_own(build: Callable[[], Run]) -> Run:
     """snnTorch's `utils.reset` resets all neurons of a process: here those of one contestant, as in a user's."""
-    snn.SpikingNeuron.instances = own = []
+    snn.SpikingNeuron.instances = []
     run = build()
-    gc.collect()  # what dies later would not find the registry that it stands in
+    own = snn.SpikingNeuron.instances  # swapped neurons stand in a registry in its place
 
     def alone_in_the_process(x: Tensor) -> Tensor:
         snn.SpikingNeuron.instances = own

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snn_lnm import engines, reference
 from snn_lnm.engines import op
+from snn_lnm.lengths import Lengths, check_lengths, each_alone
 from snn_lnm.memory import FULL, Memory, can_recompute, check_memory, membrane_dtype, recomputing
 from snn_lnm.parameters import (
     STATE_DTYPE,
@@ -58,6 +59,7 @@ def lnm(
     state: State | None = None,
     backend: engines.Backend = "auto",
     memory: Memory = FULL,
+    lengths: Any = None,
     **options: Any,
 ) -> Output:
     """Run the learnable neuron over a whole sequence, differentiably.
@@ -78,6 +80,9 @@ def lnm(
             of spikes and membranes.
         memory: what is kept for the backward pass, :class:`snn_lnm.Memory`; with any of its options the
             membrane is not asked for (`[0]`).
+        lengths: of sequences of different lengths, `[B]`, integers in 0..T, B being dim 0 of a step: sequence b
+            gets, in its first ``lengths[b]`` steps, what it gets alone, and zeros after; its state is the one after
+            its own last step. What the padding of ``x`` holds has no influence.
         **options: the fields of :class:`snn_lnm.parameters.Dynamics`: ``charge``, ``reset``,
             ``detach_reset``, ``fire_at_threshold``, ``synapse``, ``surrogate``, ``domain`` (None here:
             the bare polynomial), ``extension``, ``gain_divides``, ``smooth``.
@@ -96,6 +101,7 @@ def lnm(
     check_input(x)
     if x.dim() < 1:
         raise ValueError("the input must be [T, B, ...], got a tensor without dimensions.")
+    found = None if lengths is None else check_lengths(lengths, x)
     parameters = Parameters(
         as_parameter("coefficients", coefficients, x),
         as_parameter("threshold", threshold, x),
@@ -108,7 +114,8 @@ def lnm(
         names = ", ".join(map(repr, sorted(unknown)))
         raise TypeError(f"unknown option {names}: expected some of {', '.join(Dynamics.__match_args__)}.")
     dynamics, membrane = Dynamics(**options), memory == FULL
-    return run(x, state, parameters, dynamics, backend=backend, membrane=membrane, memory=memory, remembers=False)
+    words: dict[str, Any] = {"backend": backend, "membrane": membrane, "memory": memory, "remembers": False}
+    return run(x, state, parameters, dynamics, lengths=found, **words)
 
 
 def run(
@@ -122,13 +129,17 @@ def run(
     membrane: bool = True,
     memory: Memory = FULL,
     remembers: bool = True,
+    lengths: Lengths | None = None,
 ) -> Output:
     """:func:`lnm` for callers that keep a :class:`Dynamics`: modules and adapters.
 
     With ``single_step`` the input is one step, `[B, ...]`, and so are the outputs. Without
     ``membrane`` the one returned is empty, `[0]`. ``remembers``: ``dynamics`` will be called again, and is to
-    hold what was found out about this call.
+    hold what was found out about this call. ``lengths``: as :func:`snn_lnm.lengths.check_lengths` gives them.
     """
+    if lengths is not None:
+        words: dict[str, Any] = {"backend": backend, "membrane": membrane, "memory": memory, "remembers": False}
+        return _run_each_alone(lengths, x, state, parameters, dynamics, words)
     if memory is FULL and not torch.compiler.is_compiling() and dynamics.prepared:
         known = _again(x, state, parameters, dynamics, single_step, membrane, backend)
         if known is not None:
@@ -171,6 +182,19 @@ def run(
             _remember(dynamics, _place(step, x, steps, single_step, membrane, backend), number)
     spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
+
+
+def _run_each_alone(
+    lengths: Lengths, x: Tensor, state: State | None, parameters: Parameters, dynamics: Dynamics, words: dict[str, Any]
+) -> Output:
+    aligned = _checked_parameters(parameters, check_input(x), x.shape[1:])
+    given = _checked_state(state, parameters, x, x.shape[1:])
+    start = None if state is None else _start(given, parameters, x.shape[1:], x)
+
+    def one(x: Tensor, state: State | None, parameters: Parameters) -> Output:
+        return run(x, state, parameters, dynamics, **words)
+
+    return Output(*each_alone(lengths, x, start, aligned, one))
 
 
 def _again(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
+from snn_lnm.lengths import Lengths, check_lengths
 from snn_lnm.memory import FULL, Memory, check_memory
 from snn_lnm.parameters import (
     Charge,
@@ -22,22 +23,29 @@ from snn_lnm.parameters import (
     check_coefficients,
     check_degree,
     check_finite,
+    check_input,
     default_domain,
 )
 from snn_lnm.surrogate import Spike
 
-__all__ = ["LNM", "HasDynamics", "LearnableNeuron"]
+__all__ = ["LNM", "HasDynamics", "LearnableNeuron", "recordable"]
 
 Domain = tuple[float, float] | None | Literal["auto"]
 
 
 class LearnableNeuron(nn.Module):
-    """Mixin of all our neurons: checkpoints carry the domain, which belongs to the learned f as its coefficients do.
+    """Mixin of all our neurons: what their checkpoints carry and mean.
 
-    It is the module's extra state, a float64 tensor `[lo, hi]` (`[-inf, inf]` for no domain), so that
-    ``module.half()`` does not round it. Checkpoints without it leave the domain as it is.
+    The domain belongs to the learned f as its coefficients do. It is the module's extra state, a float64 tensor
+    `[lo, hi]` (`[-inf, inf]` for no domain), so that ``module.half()`` does not round it. Checkpoints without it
+    leave the domain as it is.
+
+    Coefficients of a lower degree are filled up with zeros: the same f. Those of a higher degree load where all that
+    is too much is zero. A checkpoint of the native neuron that this one started as has no coefficients: it means the
+    same neuron while they are where they started. Once they have moved, it lacks them: ``strict`` loading refuses it.
 
     ``memory`` says what sequences keep for their backward pass; set it as an attribute.
+    ``path``: where :func:`snn_lnm.swap` put it in a model; errors name it.
     """
 
     memory: Memory = FULL
@@ -50,9 +58,33 @@ class LearnableNeuron(nn.Module):
         lo, hi = cast("list[float]", state.tolist())
         cast(Any, self).domain = None if math.isinf(hi) else (lo, hi)
 
+    def native_coefficients(self) -> Tensor | None:
+        """θ of the native neuron that this one started as, which that neuron's checkpoints stand for; None: of none."""
+        return None
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
+        key, own, native = prefix + "coefficients", cast(Any, self).coefficients, self.native_coefficients()
         state_dict.setdefault(prefix + "_extra_state", self.get_extra_state())
+        if key in state_dict:
+            try:
+                state_dict[key] = _of_degree(state_dict[key], own, key)
+            except ValueError as refusal:
+                error_msgs: list[str] = rest[4] if len(rest) > 4 else named["error_msgs"]
+                error_msgs.append(str(refusal))
+                state_dict |= {key: own.detach(), prefix + "_extra_state": self.get_extra_state()}
+        elif native is not None:
+            device = native.device if own.is_meta else own.device
+            native = native.to(device, own.dtype, copy=True).expand_as(own).contiguous()
+            if own.is_meta or torch.equal(native, own):
+                state_dict[key] = native
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+
+
+def recordable(state: Tensor) -> Tensor:
+    """``state``, or a copy of one that was made under inference mode, of which no backward pass could keep anything."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not state.is_inference():
+        return state
+    return state.clone()
 
 
 class HasDynamics(LearnableNeuron):
@@ -223,8 +255,14 @@ class LNM(HasDynamics):
         """The numbers of the law, as the functional interface takes them."""
         return Parameters(self.coefficients, self.threshold, self.v_reset, self.gain, self.alpha)
 
-    def forward(self, x: Tensor, state: State | None = None, *, return_membrane: bool = False) -> Any:
+    def forward(
+        self, x: Tensor, state: State | None = None, *, return_membrane: bool = False, lengths: Any = None
+    ) -> Any:
         """Run over a sequence `[T, B, ...]`.
+
+        Args:
+            lengths: how many steps of each sequence count, `[B]`, a tensor or sequence of integers in 0..T; see
+                :func:`snn_lnm.functional.lnm`. None: all.
 
         Returns:
             ``(spikes, state)``; with ``return_membrane``, ``(spikes, state, membrane)``, where the
@@ -232,13 +270,21 @@ class LNM(HasDynamics):
         """
         if isinstance(cast(object, x), Tensor) and x.dim() < 1:
             raise ValueError("the input must be [T, B, ...], got a tensor without dimensions.")
-        return self._run(x, state, return_membrane, single_step=False)
+        found = None if lengths is None else check_lengths(lengths, check_input(x))
+        return self._run(x, state, return_membrane, single_step=False, lengths=found)
 
     def step(self, x: Tensor, state: State | None = None, *, return_membrane: bool = False) -> Any:
         """One time step: `[B, ...]` in, and out as :meth:`forward` but without the time dimension."""
         return self._run(x, state, return_membrane, single_step=True)
 
-    def _run(self, x: Tensor, state: State | None, return_membrane: bool, single_step: bool) -> Any:
+    def _run(
+        self,
+        x: Tensor,
+        state: State | None,
+        return_membrane: bool,
+        single_step: bool,
+        lengths: Lengths | None = None,
+    ) -> Any:
         out = functional.run(
             x,
             state,
@@ -248,6 +294,7 @@ class LNM(HasDynamics):
             single_step=single_step,
             membrane=return_membrane,
             memory=self.memory,
+            lengths=lengths,
         )
         return (out.spikes, out.state, out.membrane) if return_membrane else (out.spikes, out.state)
 
@@ -260,6 +307,26 @@ class LNM(HasDynamics):
             f"detach_reset={d.detach_reset}, surrogate={d.surrogate}, domain={d.domain}, "
             f"learned={learned}, backend={self.backend!r}" + ("" if self.memory == FULL else f", memory={self.memory}")
         )
+
+
+def _of_degree(given: Any, own: Tensor, name: str) -> Any:
+    """The coefficients ``given`` for f of the degree of ``own``, if only zeros tell them apart; else, as they are.
+
+    Raises:
+        ValueError: they are of a higher degree, and what is too much is not zero.
+    """
+    if not isinstance(given, Tensor) or given.dim() != own.dim() or given.shape[:-1] != own.shape[:-1]:
+        return given  # PyTorch says what does not fit
+    lacking = own.shape[-1] - given.shape[-1]
+    if lacking > 0:
+        return torch.cat([given.detach(), given.new_zeros(*given.shape[:-1], lacking)], -1)
+    kept, dropped = given[..., : own.shape[-1]], given[..., own.shape[-1] :]
+    if lacking < 0 and bool((dropped != 0).any()):
+        raise ValueError(
+            f"{name} is of degree {given.shape[-1] - 1} and the neuron of degree {own.shape[-1] - 1}: build it, or "
+            f"swap, with degree={given.shape[-1] - 1} (lower degrees are filled up with zeros)."
+        )
+    return kept.detach().clone() if lacking < 0 else given
 
 
 def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None) -> Tensor:

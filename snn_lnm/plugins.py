@@ -75,6 +75,11 @@ def _no_layer(module: nn.Module) -> type[nn.Module] | None:
     """None of the framework's layers is known."""
 
 
+def _takes_one_step(module: nn.Module) -> bool:
+    """None of the framework's modules is known to take more."""
+    return False
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One framework's side of the swap and of the fusion; what an entry point of the group ``snn_lnm.adapters`` names.
@@ -106,6 +111,7 @@ class Adapter:
             None. (No adapter is asked for the layers of ``torch.nn`` that `fuse_time` knows itself.)
         step: container class -> ``forward(container, *arguments)`` that ``torch.fx`` can follow, where the
             container's own cannot be.
+        over_time: whether a module takes whole sequences, `[T, B, ...]`, itself: `fuse_time` refuses such a net.
     """
 
     framework: str
@@ -120,6 +126,7 @@ class Adapter:
     fuse: Mapping[type[nn.Module], Callable[[Any, Call], Callable[..., Any]]] = field(default_factory=dict[Any, Any])
     layer: Callable[[nn.Module], type[nn.Module] | None] = _no_layer
     step: Mapping[type[nn.Module], Callable[..., Any]] = field(default_factory=dict[Any, Any])
+    over_time: Callable[[nn.Module], bool] = _takes_one_step
 
     @property
     def neurons(self) -> tuple[type[nn.Module], ...]:

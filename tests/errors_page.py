@@ -60,6 +60,7 @@ def text_of(call) -> str:
         call()
     except Exception as error:  # of any kind: the page shows which
         text = re.sub(r" at 0x[0-9a-f]+", "", f"{type(error).__name__}: {error}")
+        text = re.sub(r"\.py:\d+", ".py:LINE", text)
         return text.split("\nException raised from")[0]  # PyTorch adds its own call stack to errors from C++
     raise AssertionError("nothing was raised")
 

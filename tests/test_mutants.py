@@ -79,16 +79,20 @@ def test_an_anchor_is_found_however_the_code_is_laid_out(text):
 
 
 def test_only_what_sees_a_change_is_compiled_again(tmp_path):
+    """In a folder of its own each time, as PyTorch builds."""
     compiler, objects = fast_compiler(tmp_path), {}
     (tmp_path / "source.cpp").write_text('#include "header.h"\n')
-    for value in (1, 1, 2, 1):
-        (tmp_path / "header.h").write_text(f"int f() {{ return {value}; }}  // written {len(objects)}\n")
-        command = [compiler, "-MMD", "-MF", "depends", "-c", "source.cpp", "-o", "object"]
-        subprocess.run(command, cwd=tmp_path, check=True)
-        assert objects.setdefault(value, (tmp_path / "object").read_bytes()) == (tmp_path / "object").read_bytes()
-        assert "header.h" in (tmp_path / "depends").read_text()
-        assert len([*(tmp_path / "objects").iterdir()]) == len(objects)
-    assert objects[1] != objects[2]
+    (tmp_path / "other.cpp").write_text("int g() { return 3; }\n")
+    for build, value in enumerate((1, 1, 2, 1)):
+        (tmp_path / "header.h").write_text(f"int f() {{ return {value}; }}\n")
+        for name in ("source", "other"):
+            (folder := tmp_path / f"build{build}-{name}").mkdir()
+            command = [compiler, "-MMD", "-MF", "depends", "-c", tmp_path / f"{name}.cpp", "-o", folder / "object"]
+            subprocess.run(command, cwd=folder, check=True)
+            made, key = (folder / "object").read_bytes(), (name, value if name == "source" else 3)
+            assert objects.setdefault(key, made) == made
+    assert len({*objects.values()}) == len(objects) == 3
+    assert len([*(tmp_path / "objects").iterdir()]) == 3 + 2  # and the headers of each source
 
 
 def test_their_tests_exist():

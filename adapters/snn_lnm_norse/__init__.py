@@ -10,6 +10,7 @@ from snn_lnm_norse.functional import (
     lnm_step,
 )
 from snn_lnm_norse.modules import LNM, LNMCell, LNMRecurrent, LNMRecurrentCell
+from snn_lnm_norse.nir import install as _teach_nir
 
 __all__ = [
     "LNM",
@@ -24,3 +25,5 @@ __all__ = [
     "lnm_feed_forward_step",
     "lnm_step",
 ]
+
+_teach_nir()

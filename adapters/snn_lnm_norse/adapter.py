@@ -232,9 +232,9 @@ def fuse(cell: LNMCell, call: Call) -> Callable[..., Any]:
     if call.used:
         raise CannotFuse("its state is used at every step, not only returned")
 
-    def run(x: Tensor, state: Any) -> Any:
+    def run(x: Tensor, state: Any, *, lengths: Any = None) -> Any:
         start = cell.start_state(x[0], state)
-        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, memory=cell.memory)
+        return advance(x, start, cell.p, cell.dt, cell.dynamics, cell.backend, memory=cell.memory, lengths=lengths)
 
     return run
 
@@ -253,6 +253,17 @@ def sequential_step(container: Any, input_tensor: Any, state: Any = None) -> Any
     return (hidden if container.return_hidden else input_tensor), following
 
 
+OVER_TIME = (
+    *(SNN, SNNRecurrent, norse.Lift, norse.LConv2d, norse.ConstantCurrentLIFEncoder, norse.PoissonEncoder),
+    *(norse.SignedPoissonEncoder, norse.SpikeLatencyEncoder, norse.SpikeLatencyLIFEncoder, norse.SpikesToTimesDecoder),
+)
+"""They take whole sequences, or make them."""
+
+
+def over_time(module: nn.Module) -> bool:
+    return isinstance(module, OVER_TIME)
+
+
 adapter = Adapter(
     framework="norse",
     native=(SNNCell, SNN, SNNRecurrentCell, SNNRecurrent),
@@ -268,4 +279,5 @@ adapter = Adapter(
     },
     fuse={LNMCell: fuse},
     step={norse.SequentialState: sequential_step},
+    over_time=over_time,
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snn_lnm import engines, functional, reference
 from snn_lnm.memory import FULL, Memory
-from snn_lnm.neuron import Domain
+from snn_lnm.neuron import Domain, recordable
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Charge,
@@ -160,6 +160,7 @@ def advance(
     single_step: bool = False,
     record_states: bool = False,
     memory: Memory = FULL,
+    lengths: Any = None,
 ) -> tuple[Tensor, Any]:
     """One step `[B, ...]`, or a whole sequence `[T, B, ...]`, without recurrence."""
     sparse, x = x.is_sparse, _as_input(x)
@@ -171,7 +172,7 @@ def advance(
     start = _start(state, step, x, p)
     numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
-    out = functional.run(x, start, numbers, dynamics, memory=memory, **options)
+    out = functional.run(x, start, numbers, dynamics, memory=memory, lengths=lengths, **options)
     last = out.state
     if record_states:
         v = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
@@ -249,9 +250,9 @@ def _common_shape(step: torch.Size, state: Any) -> torch.Size:
 
 def _broadcast(value: Any, step: torch.Size, x: Tensor) -> Tensor:
     if isinstance(value, Tensor) and value.shape == step and _fits(value, STATE_DTYPE.get(x.dtype, x.dtype), x):
-        return value
+        return recordable(value)
     value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
-    return _promote(value, STATE_DTYPE.get(x.dtype, x.dtype)).expand(step)
+    return recordable(_promote(value, STATE_DTYPE.get(x.dtype, x.dtype))).expand(step)
 
 
 def _fits(value: Tensor, dtype: torch.dtype, x: Tensor) -> bool:

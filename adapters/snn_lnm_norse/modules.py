@@ -38,6 +38,9 @@ class RegisteredNeuron(HasDynamics):
     ``coefficients`` become an ``nn.Parameter`` (or a buffer, ``learn_coefficients=False``); the other
     numbers of ``p`` become buffers, or parameters where they were given as such. ``.to(dtype)`` moves the
     parameters; buffers keep their dtype, as Norse's own numbers do.
+
+    Checkpoints of Norse's own neurons hold none of these numbers: they load into a swapped neuron, which stays as it
+    is, while its coefficients are those of the last ``p`` that was set (the swap's, as a rule).
     """
 
     DETACH_RESET = False
@@ -46,8 +49,17 @@ class RegisteredNeuron(HasDynamics):
     v_start: Tensor
     dt: float
     state_fallback: Callable[[Tensor], Any]
+    native: type[nn.Module] | None = None
+    """The class of Norse's neuron that this one was swapped from."""
+    _start: Tensor | None = None
+    """The coefficients as they were given."""
 
     def _register(self, p: LNMParameters, learn_coefficients: bool, backend: engines.Backend) -> None:
+        if not isinstance(cast(object, p), LNMParameters):
+            raise TypeError(
+                f"p must be snn_lnm_norse.LNMParameters, got {type(p).__name__}: "
+                "neuron.p._replace(v_th=...), for example, gives new ones."
+            )
         engines.check_name(backend)
         self.backend: engines.Backend = backend
         numbers = {name: _number(name, getattr(p, name)) for name in NUMBERS}
@@ -56,6 +68,8 @@ class RegisteredNeuron(HasDynamics):
             raise ValueError("coefficients are needed, got None.")
         check_coefficients(theta)
         dynamics = dynamics_of(p, self.DETACH_RESET)
+        if theta is not self._parameters.get("coefficients"):
+            self._start = theta.detach().clone()
         if learn_coefficients and not isinstance(theta, nn.Parameter):
             numbers["coefficients"] = nn.Parameter(theta)
         self._words = {name: value for name, value in p._asdict().items() if name not in (*NUMBERS, "domain")}
@@ -90,6 +104,16 @@ class RegisteredNeuron(HasDynamics):
     def p(self, value: LNMParameters) -> None:
         if "_words" in self.__dict__:  # the host's constructor assigns before anything is registered
             self._register(value, isinstance(self.coefficients, nn.Parameter), self.backend)
+
+    def native_coefficients(self) -> Tensor | None:
+        return None if self.native is None else self._start
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
+        if self.native is not None and prefix + "coefficients" not in state_dict:
+            own = {prefix + name: getattr(self, name) for name in NUMBERS if name != "coefficients"}
+            present = {name: value.detach() for name, value in own.items() if value is not None and not value.is_meta}
+            state_dict |= present | state_dict
+        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
 
     @property
     def degree(self) -> int:

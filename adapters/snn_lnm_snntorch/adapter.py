@@ -111,8 +111,17 @@ REASONS = {
 """Neurons of the host (some of some releases only), and what a membrane with a learned polynomial has not."""
 
 TENSORS = ("threshold", "graded_spikes_factor", "reset_mechanism_val", "spike_grad", "state_quant")
-OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded")
+OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded", "_set_in")
 
+
+def over_time(module: nn.Module) -> bool:
+    return isinstance(module, OVER_TIME)
+
+
+OVER_TIME = tuple(
+    getattr(snntorch, name) for name in ("LeakyParallel", "StateLeaky", "AssociativeLeaky") if hasattr(snntorch, name)
+)
+"""They take whole sequences."""
 
 adapter = Adapter(
     framework="snntorch",
@@ -129,4 +138,5 @@ adapter = Adapter(
     },
     release=registry.hold_weakly,
     fuse={LNM: fuse, SynapticLNM: fuse},
+    over_time=over_time,
 )

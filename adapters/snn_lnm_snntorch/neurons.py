@@ -81,10 +81,12 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
             self._setup(beta, degree, coefficients, learn_coefficients, domain, backend)
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
-        self._check_call(input_, mem=mem)
+        input_ = self._check_call(input_, mem=mem)
+        mem = self._resume("mem", mem)
         if not self.is_fused():
-            return self._in_dtype_of(input_, super().forward(input_, mem))
-        out, _ = self._fused(input_, [self.mem if mem is None else mem])
+            self.mem = mem
+            return self._in_dtype_of(input_, super().forward(input_))
+        out, _ = self._fused(input_, [mem])
         self.mem = out.state.v
         spk = self._graded(out.spikes)
         return spk if self.init_hidden and not self.output else (spk, self.mem)
@@ -151,11 +153,12 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
             self._setup(beta, degree, coefficients, learn_coefficients, domain, backend)
 
     def forward(self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        self._check_call(input_, syn=syn, mem=mem)
+        input_ = self._check_call(input_, syn=syn, mem=mem)
+        syn, mem = self._resume("syn", syn), self._resume("mem", mem)
         if not self.is_fused():
-            return self._in_dtype_of(input_, super().forward(input_, syn, mem))
-        states = [self.syn if syn is None else syn, self.mem if mem is None else mem]
-        out, _ = self._fused(input_, states, self.alpha.clamp(0, 1))
+            self.syn, self.mem = syn, mem
+            return self._in_dtype_of(input_, super().forward(input_))
+        out, _ = self._fused(input_, [syn, mem], self.alpha.clamp(0, 1))
         assert out.state.current is not None
         self.syn, self.mem = out.state.current, out.state.v
         spk = self._graded(out.spikes)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
-from snn_lnm.neuron import Domain, LearnableNeuron
+from snn_lnm.neuron import Domain, LearnableNeuron, recordable
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Dynamics,
@@ -30,6 +30,7 @@ from snn_lnm.parameters import (
     default_domain,
     from_the_right,
 )
+from snn_lnm.recomputation import check_kept, recomputation
 from snn_lnm.reference import polynomial
 from snn_lnm.surrogate import Surrogate
 from snn_lnm_snntorch import registry
@@ -150,22 +151,32 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     def degree(self) -> int:
         return self.coefficients.shape[-1] - 1
 
+    def is_leak(self) -> bool:
+        """The polynomial is θ_1·v, as the host's. (Not known of coefficients on the meta device.)"""
+        theta = self.coefficients.detach()
+        return self.degree >= 1 and not theta.is_meta and not bool(theta[..., 0].any() or theta[..., 2:].any())
+
     @property
     def beta(self) -> Tensor:
-        """θ_1, the leak of a degree-1 neuron without a constant term.
+        """θ_1, while the polynomial is a leak. A view: written in place, it changes the coefficients.
 
         Raises:
-            ValueError: the neuron is not a leaky one. (NIR export reads this: NIR has no polynomial
+            AttributeError: the neuron is not a leaky one. (NIR export reads this: NIR has no polynomial
             node, and must not write a wrong LIF.)
         """
-        theta = self.coefficients
-        if self.degree != 1 or bool((theta[..., 0] != 0).any()):
-            raise ValueError(
-                f"a neuron of degree {self.degree} with θ_0 = {theta.detach()[..., 0].tolist()} has no beta, "
-                "and NIR no polynomial node to export it to: read .coefficients instead, or construct it "
-                "with degree=1 and θ_0 = 0."
+        if not self.is_leak():
+            raise AttributeError
+        return self.coefficients[..., 1]
+
+    def __getattr__(self, name: str) -> Any:
+        """As `nn.Module` does, where an AttributeError of a property ends too, and leaves without its text."""
+        if name == "beta":
+            raise AttributeError(
+                f"this {type(self).__name__} has no beta: its polynomial of degree {self.degree} is not a leak (θ_0 "
+                "and all above θ_1 would have to be zero), and NIR has no polynomial node to export it to. Read "
+                ".coefficients instead."
             )
-        return theta[..., 1]
+        return super().__getattr__(name)
 
     def _dynamics(self) -> Dynamics:
         domain: Any = self.domain and tuple(self.domain)  # a list may change
@@ -178,6 +189,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         return cached[2]
 
     def is_fused(self) -> bool:
+        """Not under `torch.jit.trace`, to which shapes are no numbers."""
         return bool(
             self.reset_delay
             and not self.inhibition
@@ -186,7 +198,22 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             and isinstance(self._dynamics().surrogate, Surrogate)
             and not self._customised
             and not any(map(self.__dict__.__contains__, HOST_STEPS))
+            and torch._C._get_tracing_state() is None  # pyright: ignore[reportPrivateUsage] - the public one is slower
         )
+
+    def _resume(self, name: str, given: Tensor | None = None) -> Tensor:
+        """The state ``name`` that a step goes on from: ``given``, or else the neuron's own."""
+        state: Tensor = getattr(self, name) if given is None else given
+        if torch.compiler.is_compiling():
+            return state
+        if given is None:
+            check_kept(name, self.__dict__.get("_set_in", {}).get(name))
+            if torch.jit.is_tracing():
+                raise RuntimeError(
+                    f"torch.jit.trace would make the kept state {name!r} a constant of the program: pass the state in "
+                    "and out as an argument (init_hidden=False), or use torch.export.export."
+                )
+        return recordable(state)
 
     def _numbers(self, dtype: torch.dtype, dims: int, alpha: Tensor | None = None) -> Parameters:
         """The parameters for steps of ``dims`` dimensions: snnTorch's broadcasting, from the right, made explicit."""
@@ -212,6 +239,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         alpha: Tensor | None = None,
         single_step: bool = True,
         membrane: bool = False,
+        lengths: Any = None,
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
         dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
@@ -232,6 +260,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             single_step=single_step,
             membrane=membrane,
             memory=self.memory,
+            lengths=lengths,
         )
         return out, (start, numbers, dynamics)
 
@@ -241,7 +270,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
 
     def _is_one(self, factor: Tensor) -> bool:
         """The constant 1 (or that cannot be told cheaply, and multiplying is the answer)."""
-        if factor.requires_grad or torch.compiler.is_compiling() or factor.is_inference():
+        if factor.requires_grad or factor.is_meta or torch.compiler.is_compiling() or factor.is_inference():
             return False
         cached = self.__dict__.get("_cached_graded")
         # Reading the value would stall a GPU at every step.
@@ -262,8 +291,8 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             return result.to(x.dtype)
         return result[0].to(x.dtype), *result[1:]
 
-    def _check_call(self, x: Tensor, **states: Tensor | None) -> None:
-        """Everything that can be wrong, before any state changes."""
+    def _check_call(self, x: Tensor, **states: Tensor | None) -> Tensor:
+        """Everything that can be wrong, before any state changes. Returns the input as floating-point numbers."""
         for name, value in states.items():
             if value is not None and self.init_hidden:
                 raise TypeError(f"`{name}` should not be passed as an argument while `init_hidden=True`")
@@ -271,28 +300,36 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
                 raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}.")
         if not isinstance(cast(object, x), Tensor):
             raise TypeError(f"input_ must be a torch.Tensor, got {type(x).__name__}.")
-        check_input(x)
+        if x.dtype not in STATE_DTYPE and not x.is_floating_point() and not x.is_complex():
+            x = x.to(self.coefficients.dtype)  # events and their counts: the host's leak times them is of its own dtype
+        return check_input(x)
 
     # ---- life of a module
 
     def __setattr__(self, name: str, value: Any) -> None:
         """As `nn.Module` does, which looks for parameters first: a state is set at every step."""
+        if name in self.STATES and (again := recomputation()) is not None:
+            self.__dict__.setdefault("_set_in", {})[name] = again
         if name in self.STATES and type(value) is Tensor and name in self.__dict__:
             object.__setattr__(self, name, value)
+        elif name == "beta":
+            raise AttributeError("beta is θ_1 of the coefficients: write into it in place, or into .coefficients.")
         else:
             super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         for name in self.STATES:
-            setattr(self, name, fn(getattr(self, name)))
+            if name in self.__dict__:  # else somebody made it a buffer or a parameter
+                setattr(self, name, fn(getattr(self, name)))
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         for name in self.STATES:
-            state[name] = torch.zeros(0, dtype=state[name].dtype, device=state[name].device)
-        for transient in ("reset", "_cached_graded", "_cached_dynamics"):
+            if name in state:
+                state[name] = state[name].detach()  # of a graph there are no copies
+        for transient in ("reset", "_set_in", "_cached_graded", "_cached_dynamics"):
             state.pop(transient, None)
         state["spike_grad"] = recover(state["spike_grad"])  # the host's closures cannot be pickled
         return state
@@ -306,7 +343,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         if theirs in state_dict and ours not in state_dict:
             loaded = leaky_coefficients(cast(Mapping[str, Tensor], state_dict)[theirs], self.degree)
             # One value for the whole layer fits every layout.
-            state_dict[ours] = loaded.expand_as(self.coefficients) if loaded.dim() == 1 else loaded
+            state_dict[ours] = loaded.expand_as(self.coefficients).clone() if loaded.dim() == 1 else loaded
             del state_dict[theirs]
         if ours in state_dict:
             check_finite(ours, state_dict[ours])
@@ -315,6 +352,8 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             raise ValueError(f"{prefix}reset_mechanism_val must be one of {self.reset_dict}, got {reset}.")
         super()._load_from_state_dict(state_dict, prefix, *rest, **named)
         self._reset_mechanism = list(self.reset_dict)[int(self.reset_mechanism_val)]
+        # Of these a checkpoint knows nothing, and `to_empty` leaves anything in them.
+        self._v_reset, self._gain = torch.zeros_like(self._v_reset), torch.ones_like(self._gain)
 
     def extra_repr(self) -> str:
         layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]

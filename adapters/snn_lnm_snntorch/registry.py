@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable, MutableSequence
 from typing import Any
 
 import snntorch
 import torch
 
-__all__ = ["Gone", "hold_weakly", "remove"]
+__all__ = ["Gone", "Registry", "hold_weakly", "remove"]
 
 
 class Gone:
@@ -19,20 +20,52 @@ class Gone:
         self.mem = self.syn = torch.zeros(0)
 
 
-def remove(neuron: object) -> None:
-    """Take ``neuron`` out of the registry, by identity, and every dead one with it."""
-    found: list[Any] = snntorch.SpikingNeuron.instances
-    found[:] = [other for other in found if other is not neuron and type(other) is not Gone]
+class Registry(MutableSequence[Any]):
+    """Stands in place of the host's list, and keeps none alive that is held weakly.
+
+    Proxies in the list would do, but for compilers: one that follows `snntorch.utils.reset` through a model's
+    `forward` has to meet the very neurons.
+    """
+
+    def __init__(self, neurons: Iterable[object]) -> None:
+        self._entries: list[Any] = [*neurons]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        entry = self._entries[index]
+        if isinstance(index, slice):
+            return [*self][index]
+        if not isinstance(entry, weakref.ref):
+            return entry
+        neuron = entry()
+        return Gone() if neuron is None else neuron
+
+    def __setitem__(self, index: Any, neuron: Any) -> None:
+        self._entries[index] = neuron
+
+    def __delitem__(self, index: Any) -> None:
+        del self._entries[index]
+
+    def insert(self, index: int, value: Any) -> None:
+        self._entries.insert(index, value)
+
+    def forget(self, neuron: object) -> None:
+        """Take out ``neuron``, by identity, and every dead one with it."""
+        held = [*zip(self._entries, self, strict=True)]
+        self._entries[:] = [entry for entry, other in held if other is not neuron and type(other) is not Gone]
 
 
-def _bury(proxy: object) -> None:
-    found: list[Any] = snntorch.SpikingNeuron.instances
-    for place, other in enumerate(found):
-        if other is proxy:
-            found[place] = Gone()
+def remove(neuron: object) -> Registry:
+    """Take ``neuron`` out of the registry, and every dead one with it."""
+    found: Any = snntorch.SpikingNeuron.instances
+    if not isinstance(found, Registry):  # at first, and after `SpikingNeuron.init`
+        snntorch.SpikingNeuron.instances = found = Registry(found)
+    found.forget(neuron)
+    return found
 
 
 def hold_weakly(neuron: object) -> None:
     """Let the host's helpers find ``neuron`` for as long as somebody else keeps it."""
-    remove(neuron)
-    snntorch.SpikingNeuron.instances.append(weakref.proxy(neuron, _bury))
+    remove(neuron).append(weakref.ref(neuron))

@@ -28,13 +28,10 @@ def fuse(neuron: LNM | SynapticLNM, call: Call) -> Callable[..., Any]:
 
 
 def _leaky(neuron: Any) -> Callable[..., Any]:
-    def run(x: Tensor, mem: Tensor | None = None) -> Any:
-        if mem is None:  # and `functional.run` checks x
-            mem = neuron.mem
-        else:
-            neuron._check_call(x, mem=mem)
+    def run(x: Tensor, mem: Tensor | None = None, *, lengths: Any = None) -> Any:
+        x, mem = neuron._check_call(x, mem=mem), neuron._resume("mem", mem)
         silent = neuron.init_hidden and not neuron.output
-        out, _ = neuron._fused(x, [mem], single_step=False, membrane=not silent)
+        out, _ = neuron._fused(x, [mem], single_step=False, membrane=not silent, lengths=lengths)
         neuron.mem = out.state.v
         spikes = neuron._graded(out.spikes)
         return spikes if silent else (spikes, out.membrane)
@@ -43,12 +40,12 @@ def _leaky(neuron: Any) -> Callable[..., Any]:
 
 
 def _synaptic(neuron: Any) -> Callable[..., Any]:
-    def run(x: Tensor, syn: Tensor | None = None, mem: Tensor | None = None) -> Any:
-        neuron._check_call(x, syn=syn, mem=mem)
+    def run(x: Tensor, syn: Tensor | None = None, mem: Tensor | None = None, *, lengths: Any = None) -> Any:
+        x = neuron._check_call(x, syn=syn, mem=mem)
+        states = [neuron._resume("syn", syn), neuron._resume("mem", mem)]
         silent = neuron.init_hidden and not neuron.output
-        states = [neuron.syn if syn is None else syn, neuron.mem if mem is None else mem]
         alpha = neuron.alpha.clamp(0, 1)
-        out, law = neuron._fused(x, states, alpha, single_step=False, membrane=not silent)
+        out, law = neuron._fused(x, states, alpha, single_step=False, membrane=not silent, lengths=lengths)
         neuron.syn, neuron.mem = out.state.current, out.state.v
         spikes = neuron._graded(out.spikes)
         return spikes if silent else (spikes, functional.currents(x, *law), out.membrane)

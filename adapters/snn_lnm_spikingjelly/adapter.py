@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spikingjelly.activation_based import functional, lava_exchange, layer, lynxi_exchange, neuron, rnn
+from spikingjelly.activation_based import base, functional, lava_exchange, layer, lynxi_exchange, neuron, rnn
 from spikingjelly.activation_based.functional import net_config
 from torch import Tensor, nn
 
@@ -115,19 +115,18 @@ def release(old: nn.Module) -> None:
             functional.invalidate_reset_cache(net)
 
 
-def _single_step(module: Any) -> None:
-    if getattr(module, "step_mode", "s") != "s":
-        raise CannotFuse("its step_mode is 'm': it takes the batch for time (set 's' on the whole net first)")
+def over_time(module: nn.Module) -> bool:
+    mode = "m" if isinstance(module, base.MultiStepModule) else "s"  # of the containers that have no attribute
+    return isinstance(module, base.StepModule) and getattr(module, "step_mode", mode) == "m"
 
 
 def fuse(node: LNMNode, call: Call) -> Callable[..., Any]:
     """``run(x)`` for `[T, N, ...]`; see :class:`snn_lnm.plugins.Adapter`."""
-    _single_step(node)
     if call.states:
         raise CannotFuse("it is called with more than its input")
     if node.store_v_seq:
         raise CannotFuse("store_v_seq asks for its membrane at every step")
-    return node.multi_step_forward
+    return node.steps_forward
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
@@ -145,10 +144,7 @@ LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def layer_of(module: nn.Module) -> type[nn.Module] | None:
-    kind = LAYERS.get(type(module))
-    if kind is not None:
-        _single_step(module)
-    return kind
+    return LAYERS.get(type(module))
 
 
 def _reasons() -> dict[type[nn.Module], str]:
@@ -215,9 +211,10 @@ adapter = Adapter(
     holds={
         **dict.fromkeys((neuron.IFNode, neuron.LIFNode, neuron.QIFNode), ("surrogate_function",)),
         neuron.ParametricLIFNode: TENSORS,
-        LNMNode: (*TENSORS, "coefficients", "_cached_dynamics"),
+        LNMNode: (*TENSORS, "coefficients", "_cached_dynamics", "_set_in"),
     },
     release=release,
     fuse={LNMNode: fuse},
     layer=layer_of,
+    over_time=over_time,
 )

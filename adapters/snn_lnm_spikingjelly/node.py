@@ -11,7 +11,8 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, fx, nn
 
 from snn_lnm import engines, functional, reference
-from snn_lnm.neuron import Domain, LearnableNeuron
+from snn_lnm.lengths import Lengths
+from snn_lnm.neuron import Domain, LearnableNeuron, recordable
 from snn_lnm.parameters import (
     STATE_DTYPE,
     Charge,
@@ -24,12 +25,14 @@ from snn_lnm.parameters import (
     default_domain,
     from_the_right,
 )
+from snn_lnm.recomputation import check_kept, recomputation
 from snn_lnm.surrogate import Spike, Surrogate
 from snn_lnm_spikingjelly.surrogates import recover
 
 __all__ = ["LNMNode"]
 
 Values = tuple[object, ...]
+TRANSIENT = ("_cached_dynamics", "_set_in")
 LARGEST_EXPONENT = 125
 """Of a τ whose inverse no dtype rounds to zero or to infinity."""
 
@@ -55,7 +58,10 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
 
     Shapes: `[N, ...]` (``step_mode="s"``), `[T, N, ...]` (``"m"``: one fused call). Spikes come in the input's
     dtype. Memories ``v`` and, with ``store_v_seq``, ``v_seq`` hold membranes after the reset, in the arithmetic
-    dtype: float64 for float64, else float32.
+    dtype: float64 for float64, else float32. Integers and bools become PyTorch's default dtype; at a call with
+    integers, the membrane that it goes on from loses its fraction, as in the host.
+
+    Copies (`copy.deepcopy`, pickles) keep the values of the memories, detached from the graph.
 
     Raises:
         ValueError: a number out of range, a shape, a name; TypeError: a wrong type; before anything is built.
@@ -107,15 +113,14 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         engines.check_name(backend)
         spike: Any = recover(surrogate_function) if isinstance(surrogate_function, str) else surrogate_function
         recover(spike)
-        charge: Charge = "map" if tau is None else "drift" if decay_input else "residual"
-        native = leak(degree, charge, v_reset) if coefficients is None else None
+        native = leak(degree, "map" if tau is None else "drift", v_reset) if coefficients is None else None
         theta, remainder = _start(coefficients if native is None else native, degree)
         if domain == "auto":
             domain = default_domain(theta.shape[-1] - 1, v_threshold)
         Dynamics(domain=cast(Any, domain))
 
         super().__init__(v_threshold, v_reset, spike, detach_reset, step_mode, store_v_seq)
-        self.charge: Charge = charge
+        self._leaks = tau is not None
         self.tau = None if learn_tau else tau
         self.decay_input = decay_input
         self.domain = domain
@@ -136,6 +141,11 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         return self.coefficients.shape[-1] - 1
 
     @property
+    def charge(self) -> Charge:
+        """How input and leak charge the membrane, by what the attributes say now."""
+        return "map" if not self._leaks else "drift" if self.decay_input else "residual"
+
+    @property
     def is_native(self) -> bool:
         """The coefficients are those of the native neuron that this one started as."""
         if self.native_start is None or self.coefficients.is_meta:
@@ -145,7 +155,10 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
     def _theta(self, dtype: torch.dtype) -> Tensor:
         """θ in ``dtype``. The host's numbers are Python floats: a float64 input meets ours unrounded too."""
         theta = self.coefficients.to(dtype)
-        return theta if dtype != torch.float64 or self._remainder is None else theta + theta.new_tensor(self._remainder)
+        if dtype != torch.float64 or self._remainder is None:
+            return theta
+        remainder = theta.new_tensor(self._remainder)
+        return theta + remainder if remainder.shape == theta.shape else theta  # others were put in their place
 
     def _dynamics(self) -> Dynamics:
         spike = recover(self.surrogate_function)
@@ -166,7 +179,9 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         return cached[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_cached_dynamics"}
+        state = {name: _without_graph(value) for name, value in self.__dict__.items() if name not in TRANSIENT}
+        state["_memories"] = {name: _without_graph(value) for name, value in self._memories.items()}
+        return state
 
     @property
     def _inverse(self) -> float | None:
@@ -190,6 +205,8 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
                 return torch.full((), value, dtype=dtype, device=x.device)
             return from_the_right(value.to(dtype), dims)
 
+        if self._leaks and self.tau is None and self.w is None:
+            raise TypeError("tau must be a number, got None: this neuron has a leak (LNMNode(None) has none).")
         divisor = 1.0 if self.tau is None else self.tau
         gain: Tensor | float = divisor if self._inverse is None else self._inverse
         if self.w is not None:
@@ -198,12 +215,14 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         return Parameters(self._theta(dtype), number(self.v_threshold), number(v_reset), number(gain))
 
     def _run(
-        self, x: Tensor, v: object, single_step: bool, store_v_seq: bool = False
+        self, x: Tensor, v: object, single_step: bool, store_v_seq: bool = False, lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Spikes, the last membrane after the reset and, on request, that of every step."""
+        x = _as_input(x)
         numbers, dynamics = self._numbers(x, x.dim() - (not single_step)), self._dynamics()
         options: dict[str, Any] = {"backend": self.backend, "single_step": single_step, "membrane": store_v_seq}
-        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, memory=self.memory, **options)
+        options |= {"memory": self.memory, "lengths": lengths}
+        out = functional.run(x, State(cast(Tensor, v)), numbers, dynamics, **options)
         v_seq = None
         if store_v_seq:
             v_seq = reference.reset(out.membrane, out.spikes.to(out.membrane.dtype), numbers, dynamics)
@@ -215,18 +234,22 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         """A membrane of the shape of one step, in the arithmetic dtype; a stale one restarts, as in the host."""
         if isinstance(inputs[0], fx.Proxy):
             raise TypeError(
-                "torch.fx (SpikingJelly's NIR export) cannot trace a polynomial neuron, and NIR has no node for "
-                "it: call snn_lnm.swap_back(model) first, which says where the coefficients allow it."
+                f"torch.fx (SpikingJelly's NIR export) cannot trace {self.path or type(self).__name__}, a polynomial "
+                "neuron, and NIR has no node for it: call snn_lnm.swap_back(model) first, which says where the "
+                "coefficients allow it."
             )
-        x = check_input(inputs[0])
+        x = _as_input(inputs[0])
         if step_mode == "m" and x.dim() < 1:
             raise ValueError("with step_mode='m' the input must be [T, N, ...], got a tensor without dimensions.")
         shape, dtype = x.shape[1:] if step_mode == "m" else x.shape, STATE_DTYPE[x.dtype]
         v = states[0]
-        if isinstance(v, Tensor) and v.shape == shape:
-            return (v.to(x.device, dtype), *states[1:])
-        start = v if isinstance(v, (int, float)) else 0.0 if self.v_reset is None else self.v_reset
-        return (torch.full(shape, start, dtype=dtype, device=x.device), *states[1:])
+        if not isinstance(v, Tensor) or v.shape != shape:
+            start = v if isinstance(v, (int, float)) else 0.0 if self.v_reset is None else self.v_reset
+            v = torch.full(shape, start, dtype=dtype, device=x.device)
+        if _is_integer(inputs[0]):
+            v = v.to(inputs[0].dtype)  # in which the host keeps it
+        v = v.to(x.device, dtype)
+        return (recordable(v), *states[1:])
 
     def single_step_functional_forward(
         self, inputs: tuple[Tensor, ...], states: Values, **kwargs: object
@@ -242,24 +265,68 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         spikes, v, _ = self._run(inputs[0], states[0], single_step=False)
         return (spikes,), (v, *states[1:])
 
+    def single_step_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        self._resume()
+        spikes = super().single_step_forward(x, *args, **kwargs)
+        self._note()
+        return spikes
+
     def multi_step_forward(self, x_seq: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not self.store_v_seq or self._steps_itself():
-            return super().multi_step_forward(x_seq, *args, **kwargs)
+        self._resume()
+        fused = self.store_v_seq and not self._steps_itself()
+        spikes = (self._recorded if fused else super().multi_step_forward)(x_seq, *args, **kwargs)
+        self._note()
+        return spikes
+
+    def _recorded(self, x_seq: Tensor, *args: Any, **options: Any) -> Tensor:
         v, *rest = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
-        spikes, v, self.v_seq = self._run(x_seq, v, single_step=False, store_v_seq=True)
+        spikes, v, self.v_seq = self._run(x_seq, v, single_step=False, **{"store_v_seq": True, **options})
         self._memories.update(zip(self._memories, (v, *rest), strict=True))
         return spikes
+
+    def steps_forward(self, x_seq: Tensor, *, lengths: Lengths | None = None) -> Tensor:
+        """What a loop of single steps over `[T, N, ...]` gives; one fused call where the host's loop is one, too.
+
+        ``lengths``: as for :func:`snn_lnm.functional.run`.
+        """
+        if lengths is not None:
+            self._resume()
+            spikes = self._recorded(x_seq, store_v_seq=False, lengths=lengths)
+            self._note()
+            return spikes
+        if _is_integer(x_seq):
+            return torch.stack([self.single_step_forward(x) for x in x_seq])
+        return self.multi_step_forward(x_seq)
 
     def _steps_itself(self) -> bool:
         """A subclass has a step of its own, which a fused sequence would not call."""
         return type(self).single_step_functional_forward is not LNMNode.single_step_functional_forward
 
+    # ---- memories and recomputation: they may have moved on since the forward pass
+
+    def _resume(self) -> None:
+        check_kept(f"{self.path}.v" if self.path else "v", self.__dict__.get("_set_in"))
+
+    def _note(self) -> None:
+        if not torch.compiler.is_compiling():
+            self.__dict__["_set_in"] = recomputation()
+
+    def reset(self) -> None:
+        super().reset()
+        self._note()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "v":
+            self._note()
+
     # ---- life of a module
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any, **named: Any) -> None:
-        if self.is_native:  # then a native checkpoint, which has no coefficients, means the same neuron
-            state_dict.setdefault(prefix + "coefficients", self.coefficients.detach())
-        super()._load_from_state_dict(state_dict, prefix, *rest, **named)
+    def native_coefficients(self) -> Tensor | None:
+        if self.native_start is None:
+            return None
+        exact = torch.tensor(self.native_start, dtype=torch.float64, device="cpu")
+        return exact if self._remainder is None else exact - exact.new_tensor(self._remainder)
 
     def extra_repr(self) -> str:
         layout = "layer" if self.coefficients.dim() == 1 else [*self.coefficients.shape[:-1]]
@@ -291,6 +358,21 @@ def _start(coefficients: Any, degree: int | None) -> tuple[Tensor, list[float] |
     theta = check_coefficients(exact, degree).to(torch.get_default_dtype())
     remainder = cast("list[float]", (exact - theta.double()).tolist())
     return theta.to(torch.get_default_device()), remainder
+
+
+def _is_integer(x: Tensor) -> bool:
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
+def _as_input(x: object) -> Tensor:
+    """Floating-point, as the host's sums with Python's numbers make it."""
+    if isinstance(x, Tensor) and (_is_integer(x) or x.dtype == torch.bool):
+        x = x.to(torch.get_default_dtype())
+    return check_input(x)
+
+
+def _without_graph(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) and not value.is_leaf else value
 
 
 def _number(name: str, value: object) -> float:

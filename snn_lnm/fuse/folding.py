@@ -23,6 +23,8 @@ __all__ = [
     "OF_ONE_STEP",
     "POINTWISE",
     "RANDOM",
+    "ROW_BY_ROW",
+    "SHAPES",
     "SUMS",
     "call_of",
     "fold",
@@ -76,6 +78,7 @@ _VALUES = (
     "gt ge lt le eq ne sign floor ceil round detach clone contiguous float double half bfloat16 to type_as"
 )
 _WORDS = (_SHAPES + " " + _VALUES).split()
+SHAPES = frozenset(_SHAPES.split())
 POINTWISE: frozenset[Any] = frozenset(
     [
         *_WORDS,
@@ -86,6 +89,10 @@ POINTWISE: frozenset[Any] = frozenset(
     ]
 )
 """Functions and methods that compute, or move, each element by itself: one call over time gives the step's bits."""
+ROW_BY_ROW = frozenset(
+    name if isinstance(name, str) else getattr(name, "__name__", "") for name in (*POINTWISE, *FOLDED_FUNCTIONS)
+) | {"rand_like", "randn_like", "zeros_like", "ones_like", "dropout"}
+"""Names of functions that treat every row alike, but for those that move rows by their arguments."""
 
 
 def reason_to_step(kind: type[nn.Module], layer: Any, dims: int | None) -> str:

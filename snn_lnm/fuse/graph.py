@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from operator import is_
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
+from snn_lnm.fuse.tracer import CannotTrace, Leaves, StepTracer, holds_neuron, loops, refusal, untouched
 from snn_lnm.plugins import Adapter, Call
-from snn_lnm.swap import HOOKS
 
-__all__ = [
-    "CannotTrace",
-    "Operation",
-    "StepGraph",
-    "Value",
-    "has_hooks",
-    "modules_of",
-    "neurons",
-    "pick",
-    "refusal",
-    "replaced",
-    "trace",
-]
-
-Leaves = tuple[type[nn.Module], ...]
+__all__ = ["Operation", "StepGraph", "Value", "modules_of", "pick", "replaced", "trace"]
 
 
 def pick(state: Any, index: int) -> Any:
@@ -89,6 +73,7 @@ class StepGraph:
         called: what they call.
         repeats: some of them call the same.
         modules: all of the model, by their paths, when it was made.
+        leaves: layers that could not be followed and hold no neuron, and why: they run step by step.
     """
 
     operations: tuple[Operation, ...]
@@ -104,6 +89,7 @@ class StepGraph:
     called: dict[str, nn.Module]
     repeats: bool
     modules: dict[str, nn.Module]
+    leaves: dict[nn.Module, str]
 
     def has(self, modules: dict[str, nn.Module]) -> bool:
         """``modules`` are those of which it was made."""
@@ -123,71 +109,41 @@ class StepGraph:
         return [(n.op, n.target) for n in self.operations if n.op != "placeholder" and n.name not in self.states]
 
 
-class StepTracer(fx.Tracer):
-    """Stops at layers, follows everything else; refuses what a graph would leave out."""
-
-    def __init__(self, adapters: Sequence[Adapter], per_step: Leaves) -> None:
-        super().__init__()
-        self.adapters = adapters
-        self.per_step = per_step
-        self.mode = _mode()
-        self.followed: list[nn.Module] = []
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, self.per_step) or any(isinstance(m, neurons(a)) for a in self.adapters):
-            return True
-        if any(type(m) in a.step for a in self.adapters):
-            return False
-        home = type(m).__module__.split(".")[0]
-        if any(home == a.framework for a in self.adapters):
-            return not any(isinstance(inner, neurons(a)) for inner in m.modules() for a in self.adapters)
-        return super().is_leaf_module(m, module_qualified_name)
-
-    def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        path = self.path_of_module(m)
-        if not self.is_leaf_module(m, path):
-            if has_hooks(m):
-                raise refusal(f"{path} has hooks, which would see no step: remove them, or hook the layers inside")
-            self.followed.append(m)
-            step = next((a.step[type(m)] for a in self.adapters if type(m) in a.step), None)
-            if step is not None:
-                forward = partial(step, m)
-        return super().call_module(m, forward, args, kwargs)
-
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        if _mode() != self.mode:
-            raise refusal("the step switches gradients or autocast on or off, which its graph would forget")
-        return super().create_node(*args, **kwargs)
-
-
 def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none: Sequence[str] = ()) -> StepGraph:
     """The graph of one call of ``model``; arguments called in ``none`` are None.
+
+    A layer that cannot be followed and holds no neuron is not looked into: it runs step by step.
 
     Raises:
         ValueError: the step has no such graph, or a state in it that cannot be followed.
     """
-    tracer = StepTracer(adapters, per_step)
-    with _untouched(model) as constants:
+    leaves: dict[nn.Module, str] = {}
+    while True:
+        tracer = StepTracer(adapters, per_step, leaves)
         try:
-            tracer.followed.append(model)
-            graph = tracer.trace(model, dict.fromkeys(none) if none else None)
-        except CannotTrace:
-            raise
-        except Exception as error:  # whatever the user's forward does to a symbol
-            raise refusal(f"torch.fx cannot follow its forward ({type(error).__name__}: {error})") from error
+            return _traced(model, tracer, none)
+        except CannotTrace as obstacle:
+            layer = obstacle.layer
+            if layer is None or layer is model or layer in leaves or holds_neuron(layer, adapters):
+                if obstacle.reason and (place := tracer.loop()):  # which is what has to change first
+                    raise loops(place) from None
+                raise
+            leaves[layer] = obstacle.reason
+
+
+def _traced(model: nn.Module, tracer: StepTracer, none: Sequence[str]) -> StepGraph:
+    with untouched(model, tracer) as constants:
+        graph = tracer.follow(model, none)
+    if place := tracer.loop(only_indexed=True):  # a graph of all its rounds would take the batch for time
+        raise loops(place)
     options = plain_attributes(tracer.followed)
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    written = [word for node in graph.nodes if (word := _in_place(node))]
-    if written:
-        raise refusal(f"the step writes into a tensor ({written[0]}), of which its graph knows nothing: make a new one")
     starred = [node.target for node in inputs if str(node.target).startswith("*")]
     if not inputs or starred:
         raise refusal(f"its forward takes {', '.join(starred) or 'no input'}: name the input and the states")
     states = _states(graph, inputs[1:])
     calls = {node: _call(node, states) for node in graph.nodes if node.op == "call_module"}
-    _check_states(graph, states, calls)
+    _check_states(graph, states, calls, tracer.owners)
     how = {node.name: call for node, call in calls.items()}
     taken = frozenset(node.name for node in states)
     modules = modules_of(model)
@@ -212,6 +168,7 @@ def trace(model: nn.Module, adapters: Sequence[Adapter], per_step: Leaves, none:
         called=called,
         repeats=len({*called.values()}) < len(called),
         modules=modules,
+        leaves=dict(tracer.leaves),
     )
 
 
@@ -258,72 +215,10 @@ def replaced(tree: Any, kind: type, function: Callable[[Any], Any]) -> Any:
     return tree
 
 
-def _in_place(node: fx.Node) -> str:
-    """The name of the function or method of ``node`` if PyTorch's convention says that it works in place."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    called = node.op in ("call_function", "call_method")
-    return name if called and (name == "setitem" or (name.endswith("_") and not name.endswith("__"))) else ""
-
-
 def plain_attributes(modules: Sequence[nn.Module]) -> Any:
     """Numbers, words and switches that a forward may branch on."""
     plain = (bool, int, float, str, type(None))
     return [[(name, value) for name, value in vars(m).items() if isinstance(value, plain)] for m in modules]
-
-
-class CannotTrace(ValueError):
-    """The model's step has no graph; the message says why, and what to do."""
-
-
-def refusal(reason: str) -> CannotTrace:
-    return CannotTrace(
-        f"fuse_time: {reason}. A model's forward must be one time step: [B, ...] in, no loop over time, no branch "
-        "on values, every state an argument that is returned. Or name the class of the layer that cannot be "
-        "followed in per_step=(...): it then runs step by step, as it is."
-    )
-
-
-def neurons(adapter: Adapter) -> Leaves:
-    return adapter.neurons
-
-
-_HOOKS = tuple(name for name in HOOKS if name != "_is_full_backward_hook")
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Somebody wants to see every call of ``module``."""
-    attributes = module.__dict__
-    return any(map(attributes.get, _HOOKS))
-
-
-def _mode() -> tuple[bool, ...]:
-    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *map(torch.is_autocast_enabled, ("cpu", "cuda"))
-
-
-@contextmanager
-def _untouched(model: nn.Module) -> Generator[dict[str, Tensor]]:
-    """Undo what tracing does to the modules' attributes; refuse the steps that do it; yield fx's constants."""
-    constants: dict[str, Tensor] = {}
-    assigned: set[str] = set()
-    named = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    before = [(path, table, dict(table)) for path, m in named for table in _tables(m)]
-    try:
-        yield constants
-    finally:
-        for path, table, old in before:
-            for name in [name for name, value in table.items() if value is not old.get(name, table)]:
-                value = table.pop(name)
-                if table is model.__dict__ and name.startswith("_tensor_constant"):
-                    constants[name] = value
-                elif isinstance(value, fx.Proxy) or name in old:
-                    assigned.add(f"{path}.{name}".lstrip("."))
-            table.update(old)
-    if assigned:
-        raise refusal(f"a step assigns {', '.join(sorted(assigned))}")
-
-
-def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
-    return module.__dict__, module._parameters, module._buffers  # pyright: ignore[reportPrivateUsage] - torch has no public ones
 
 
 def _states(graph: fx.Graph, inputs: Sequence[fx.Node]) -> frozenset[fx.Node]:
@@ -351,14 +246,17 @@ def _index(node: fx.Node) -> int | None:
     return node.args[1] if is_item and isinstance(node.args[1], int) else None
 
 
-def _check_states(graph: fx.Graph, states: frozenset[fx.Node], calls: dict[fx.Node, Call]) -> None:
+def _check_states(
+    graph: fx.Graph, states: frozenset[fx.Node], calls: dict[fx.Node, Call], owners: dict[fx.Node, nn.Module]
+) -> None:
     """Every state goes into one layer, and comes back from the step as that layer returned it."""
     output = next(iter(reversed(graph.nodes)))
     for node in states:
         readers = [user for user in node.users if user not in states]
         strange = next((user for user in readers if user is not output and not _takes_state(user, node, calls)), None)
         if strange is not None:
-            raise refusal(f"its argument {node.name!r} is used by {strange.name}, not only as the state of a layer")
+            told = f"its argument {node.name!r} is used by {strange.name}, not only as the state of a layer"
+            raise refusal(told, owners.get(strange), "computes with a state by itself")
         if len([user for user in readers if user is not output]) > 1:
             raise refusal(f"its argument {node.name!r} is the state of {len(readers)} layers at once")
     for node, call in calls.items():

@@ -11,8 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm.fuse import folding
-from snn_lnm.fuse.graph import CannotTrace, Operation, StepGraph, has_hooks, modules_of, neurons, refusal, trace
+from snn_lnm.fuse.graph import Operation, StepGraph, modules_of, trace
+from snn_lnm.fuse.obstacles import loop_of
 from snn_lnm.fuse.runner import AtOnce, How, Runner, Seen, way_of
+from snn_lnm.fuse.tracer import (
+    CannotTrace,
+    check_one_step,
+    has_hooks,
+    holds_neuron,
+    loops,
+    neurons,
+    refusal,
+)
+from snn_lnm.lengths import check_lengths
 from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
 from snn_lnm.table import table
@@ -123,7 +134,7 @@ class FusedTime(nn.Module):
         self._seen: dict[str, Seen] = {}
         self._stepped: tuple[str, ...] = ()
         self._found: tuple[Adapter, ...] | None = None
-        _ = self.report  # refuses now what cannot be fused
+        self._made_report()  # refuses now what cannot be fused
         self._trace()
 
     @property
@@ -138,17 +149,24 @@ class FusedTime(nn.Module):
         self._trace()
         return self
 
-    def forward(self, x: Tensor, *states: Any, **named: Any) -> Any:
+    def forward(self, x: Tensor, *states: Any, lengths: Any = None, **named: Any) -> Any:
+        """The step over time; ``lengths``: how many steps of each sequence count, see :func:`snn_lnm.functional.lnm`.
+
+        Raises:
+            ValueError: a wrong shape or state, or a layer that cannot stop at a sequence's end; TypeError.
+        """
         if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users need not check types
             raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
         if check_dense(x).dim() < 2 or not x.shape[0]:
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
+        known = None if lengths is None else check_lengths(lengths, x)
         root = self._root()
         step = self._step(root)
         arguments = self._arguments(root, step, x, states, named)
+        self._check_one_step(root, step)
         if step.repeats:
             self._check_memories(root, step)
-        runner = Runner(root, step, self._adapters, self._exact, self._at_once)
+        runner = Runner(root, step, self._adapters, self._exact, self._at_once, known)
         out = runner(arguments)
         self.__dict__.update(_seen=runner.seen, _stepped=tuple(runner.stepped))  # no modules, for which nn.Module looks
         return out
@@ -207,7 +225,7 @@ class FusedTime(nn.Module):
         for node in step.layers:
             module, seen = step.called[node.name], self._seen.get(node.target, (None, False))
             how, reason, _ = way_of(module, step.calls[node.name], seen, self._adapters, self._exact)
-            found.append((node, module, how, reason))
+            found.append((node, module, how, step.leaves.get(module, reason)))
         return found
 
     def _check_memories(self, root: nn.Module, step: StepGraph) -> None:
@@ -218,16 +236,29 @@ class FusedTime(nn.Module):
             if how in ("folded", "once") or step.calls[node.name].carried or has_none:
                 continue
             if module in seen:
+                if place := loop_of(step.followed, lambda inner: holds_neuron(inner, self._adapters)):
+                    raise loops(place)
                 raise refusal(
                     f"{_path(root, node)} is called twice in a step and may remember: its calls alternate in time"
                 )
             seen.add(module)
 
+    def _check_one_step(self, root: nn.Module, step: StepGraph) -> None:
+        """A layer may have been switched to whole sequences since the step was traced."""
+        for node in step.layers:
+            module = step.called[node.name]
+            if type(module) not in folding.KNOWN and not isinstance(module, self._per_step):
+                check_one_step(_path(root, node), module, self._adapters)
+
     @property
     def report(self) -> FuseReport:
         """How every layer runs, as things are now; functions only where they ran step by step."""
+        return self._made_report()
+
+    def _made_report(self) -> FuseReport:  # an AttributeError in a property would be taken for a missing one
         root = self._root()
         step = self._step(root)
+        self._check_one_step(root, step)
         self._check_memories(root, step)
         ways = self._ways(step)
         rows = [FuseRow(_path(root, n), type(m).__name__, how, reason) for n, m, how, reason in ways]

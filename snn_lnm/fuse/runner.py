@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -12,14 +11,29 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snn_lnm.engines.held import expanded, held
-from snn_lnm.fuse import blocks, folding
-from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, has_hooks, neurons, replaced
+from snn_lnm.fuse import blocks, folding, padding
+from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, replaced
+from snn_lnm.fuse.tracer import has_hooks, neurons
+from snn_lnm.fuse.values import (
+    OverTime,
+    bytes_of_a_step,
+    collected,
+    collected_folded,
+    fused_result,
+    has_objects,
+    has_steps,
+    joined,
+    last,
+    leaves,
+    mapped,
+    result_of,
+    tensors_over_time,
+    unrolled,
+)
+from snn_lnm.lengths import Lengths, within
 from snn_lnm.plugins import Adapter, Call, CannotFuse
 
 __all__ = ["AtOnce", "Runner", "Way", "way_of"]
-
-ALIGNMENT = 64
-"""Bytes, PyTorch's on CPUs."""
 
 AtOnce = Literal["auto", "all"] | int
 How = Literal["once", "folded", "fused over T", "step by step"]
@@ -32,25 +46,12 @@ Way = tuple[How, str, Callable[..., Any] | None]
 fused over T, `[T·B, ...]` if folded, and `[B, ...]` if it runs once."""
 
 
-@dataclass(eq=False)
-class OverTime:
-    """A tensor of every step, `[T, ...]`; ``is_input``: the model's own input, of which the loop takes slices."""
-
-    tensor: Tensor
-    is_input: bool = False
-
-
-@dataclass(eq=False)
-class Steps:
-    """What is no tensor, of every step; the last one is what a step hands on."""
-
-    values: list[Any]
-
-
 def way_of(module: nn.Module, call: Call, seen: Seen, adapters: Sequence[Adapter], exact: bool) -> Way:
     """How ``module`` runs, called as ``call``, on inputs as ``seen``."""
     if has_hooks(module):
         return "step by step", "its hooks see every step", None
+    if isinstance(module, torch.jit.ScriptModule):
+        return "step by step", "scripted: what it does, and keeps, is not to be seen", None
     dims, same = seen
     if type(module) not in folding.KNOWN:
         way = _way_of_neuron(module, call, adapters)
@@ -95,8 +96,10 @@ class Runner:
         adapters: Sequence[Adapter],
         exact: bool,
         at_once: AtOnce,
+        lengths: Lengths | None = None,
     ) -> None:
         self.root, self.step = root, step
+        self.lengths = lengths  # what is left of each sequence where the block begins
         self.adapters, self.exact, self.at_once = adapters, exact, at_once
         self.seen: dict[str, Seen] = {}
         self.stepped: list[str] = []
@@ -106,9 +109,22 @@ class Runner:
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
         x, *states = arguments
+        if self.lengths is not None:
+            return self._padded(x, states, self.lengths)
         if (step := held(x)) is not None:
             self.same[self.step.inputs[0]] = step
-        return _result(_joined([self._block(part, states) for part in self._blocks(x)]))
+        return result_of(joined([self._block(part, states) for part in self._blocks(x)]))
+
+    def _padded(self, x: Tensor, states: Sequence[Any], lengths: Lengths) -> Any:
+        found: list[Any] = []
+        with padding.restored(self.step.called.values()):
+            start, known = 0, padding.repeated(x[: max(1, *lengths)], lengths)
+            for part in self._blocks(known):
+                self.lengths = within(lengths, start, part.shape[0])
+                found.append(self._block(part, states))
+                start += part.shape[0]
+            out = mapped(joined(found), lambda value: padding.trimmed(value, lengths, x.shape[0]))
+        return result_of(out)
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
@@ -139,7 +155,7 @@ class Runner:
             if node.name not in values:
                 values[node.name] = self._value(node, values)
             if self.largest:
-                self.largest = max(self.largest, *map(_bytes_of_a_step, _leaves(values[node.name])), 1)
+                self.largest = max(self.largest, *map(bytes_of_a_step, leaves(values[node.name])), 1)
             for source in node.done:
                 del values[source]
         return replaced(output.args[0], Value, lambda value: self._returned(value.name, values[value.name]))
@@ -154,7 +170,7 @@ class Runner:
         else:
             value = self._function(node.target, *_given(node, values))
         is_new = type(value) is not OverTime and (node.op == "get_attr" or self._is_of_the_same(node))
-        if is_new and not _over_time(value):
+        if is_new and not has_steps(value):
             self.same[node.name] = value
         return value
 
@@ -184,61 +200,101 @@ class Runner:
             args, kwargs = _carry(args, kwargs, self.states[name], call.states)
         out = self._layer_over_time(node, args, kwargs)
         if call.carried:
-            self.states[name] = _last(out)
+            state = last(out)
+            self.states[name] = state if self.lengths is None else self._lasting(state, args, kwargs, call.states)
         return out
+
+    def _lasting(self, last: Any, args: Any, kwargs: Any, states: int) -> Any:
+        """``last``, with the states that a layer was given for the sequences that have no step here."""
+        assert self.lengths is not None
+        values = [*(last if type(last) in (tuple, list) else (last,))]
+        given = [*args[1:], *kwargs.values()]
+        values[-states:] = [
+            padding.living(self.lengths, 0, new, old) for new, old in zip(values[-states:], given, strict=True)
+        ]
+        return tuple(values) if type(last) in (tuple, list) else values[0]
 
     def _layer_over_time(self, node: Operation, args: Any, kwargs: Any) -> Any:
         module, call = self.step.called[node.name], self.step.calls[node.name]
         given, *rest = args or (None,)
         same = not isinstance(given, OverTime)
         x: Any = given if same else given.tensor
-        if not isinstance(x, Tensor) or ((rest or kwargs) and _over_time((rest, kwargs))):
+        if not isinstance(x, Tensor) or ((rest or kwargs) and has_steps((rest, kwargs))):
+            if self.lengths is not None:
+                padding.check_layer(node.target, module, call, None, None, self.adapters)
             return self._step_by_step(module, args, kwargs, call)
         self.seen[node.target] = seen = (x.dim() if same else x.dim() - 1, same)
         how, _, run = way_of(module, call, seen, self.adapters, self.exact)
+        if self.lengths is not None:
+            padding.check_layer(node.target, module, call, seen[0], run, self.adapters)
         if run is None:
             return self._step_by_step(module, args, kwargs, call)
         if how == "once":
             return run(x, *rest, **kwargs)
         if how == "folded":
             out = folding.fold(run, x, *rest, **kwargs)
-            return OverTime(out) if type(out) is Tensor else _collect_folded(out)
-        return _fused_result(run(expanded(x, self.steps) if same else x, *rest, **kwargs))
+            return OverTime(out) if type(out) is Tensor else collected_folded(out)
+        x = expanded(x, self.steps) if same else x
+        if self.lengths is None:
+            return fused_result(run(x, *rest, **kwargs))
+        lengths, run = self.lengths, padding.fused_run(node.target, run)
+        out = fused_result(run(x, *rest, lengths=lengths, **kwargs))
+        return mapped(out, lambda value: padding.repeated(value, lengths))
 
     def _function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        out = self._function_over_time(target, args, kwargs)
+        name = getattr(target, "__name__", str(target))
+        is_item = name == "getitem" and isinstance(args[0], (tuple, list))
+        is_derived = name != "getitem" and (name in DERIVATIONS or name in folding.OF_ONE_STEP)
+        if self.lengths is not None and not (is_item or is_derived):
+            padding.check_function(name, args, kwargs, *map(tensors_over_time, ((args, kwargs), out)))
+        return out
+
+    def _function_over_time(self, target: Any, args: Any, kwargs: Any) -> Any:
         name = getattr(target, "__name__", str(target))
         function = target if callable(target) else _method(str(target))
-        if not _over_time((args, kwargs)):
+        if not has_steps((args, kwargs)):
             folds = bool(args) and isinstance(args[0], Tensor) and folding.FOLDED_FUNCTIONS.get(target) == args[0].dim()
             if folds or target in folding.POINTWISE or name in folding.OF_ONE_STEP or name in DERIVATIONS:
                 return function(*args, **kwargs)
         elif name == "getitem" and isinstance(args[0], (tuple, list)):
             return function(*args, **kwargs)
-        elif isinstance(args[0], OverTime) and not _over_time((args[1:], kwargs)):
+        elif isinstance(args[0], OverTime) and not has_steps((args[1:], kwargs)):
             x, *rest = args
             if name in folding.OF_ONE_STEP or (name == "getattr" and rest[0] in folding.OF_ONE_STEP):
                 return function(x.tensor[0], *rest, **kwargs)
             if folding.FOLDED_FUNCTIONS.get(target) == x.tensor.dim() - 1 and not (
                 self.exact and target in folding.SUMS
             ):
-                return _collect_folded(folding.fold(function, x.tensor, *rest, **kwargs))
-        indexed_by_values = name == "getitem" and _over_time(args[1:])
-        if target in folding.POINTWISE and not indexed_by_values and not _steps((args, kwargs)):
+                return collected_folded(folding.fold(function, x.tensor, *rest, **kwargs))
+        indexed_by_values = name == "getitem" and has_steps(args[1:])
+        if target in folding.POINTWISE and not indexed_by_values and not has_objects((args, kwargs)):
             out = folding.in_one_call(function, lambda value: isinstance(value, OverTime), args, kwargs)
-            return _collect_folded(out)
+            return collected_folded(out)
         self.stepped.append(name)
         return self._step_by_step(function, args, kwargs, Call(0, False, True))
 
     def _step_by_step(self, function: Callable[..., Any], args: Any, kwargs: Any, call: Call) -> Any:
-        leaves, spec = pytree.tree_flatten((args, kwargs))
-        unrolled = [_unrolled(leaf, self.steps) for leaf in leaves]
+        flat, spec = pytree.tree_flatten((args, kwargs))
+        by_step = [unrolled(leaf, self.steps) for leaf in flat]
         results: list[Any] = []
-        for values in zip(*unrolled, strict=True) if unrolled else ((),) * self.steps:
+        marks = _marks(by_step) if isinstance(function, nn.Module) and function in self.step.leaves else []
+        for values in zip(*by_step, strict=True) if by_step else ((),) * self.steps:
             inner_args, inner_kwargs = pytree.tree_unflatten(list(values), spec)
             if call.carried and results:
                 inner_args, inner_kwargs = _carry(inner_args, inner_kwargs, results[-1], call.states)
-            results.append(function(*inner_args, **inner_kwargs))
-        return _collect(results)
+            result = function(*inner_args, **inner_kwargs)
+            if call.carried and self.lengths is not None:
+                if results:
+                    result = padding.living(self.lengths, len(results), result, results[-1])
+                else:
+                    result = self._lasting(result, inner_args, inner_kwargs, call.states)
+            results.append(result)
+        if any([_is_written(*mark) for mark in marks]):
+            raise RuntimeError(
+                f"{type(function).__name__} writes into what it is given, which others may read: let it make a new one."
+            )
+        return collected(results)
 
 
 def _given(node: Operation, values: dict[str, Any]) -> tuple[Any, Any]:
@@ -257,34 +313,20 @@ def _method(name: str) -> Callable[..., Any]:
     return call
 
 
-def _leaves(tree: Any) -> list[Any]:
-    return [tree] if isinstance(tree, (OverTime, Tensor)) else pytree.tree_leaves(tree)
-
-
-def _over_time(tree: Any) -> bool:
-    return any([isinstance(leaf, (OverTime, Steps)) for leaf in _leaves(tree)])
-
-
-def _steps(tree: Any) -> bool:
-    return any(isinstance(leaf, Steps) for leaf in _leaves(tree))
-
-
-def _unrolled(leaf: Any, steps: int) -> Sequence[Any]:
-    if isinstance(leaf, OverTime):
-        slices = leaf.tensor.unbind(0)
-        return slices if leaf.is_input else [*map(_aligned, slices)]
-    return leaf.values if isinstance(leaf, Steps) else (leaf,) * steps
-
-
-def _aligned(value: Tensor) -> Tensor:
-    """``value`` where a step's own result would lie: a BLAS may add up in another order at another alignment."""
-    if torch.compiler.is_compiling():  # a compiler decides by itself where things lie
-        return value
-    return value.clone() if value.storage_offset() * value.element_size() % ALIGNMENT else value
-
-
 def _parts(x: Tensor, steps: int | list[int]) -> tuple[Tensor, ...]:
     return cast("tuple[Tensor, ...]", x.split(steps))  # pyright: ignore[reportUnknownMemberType] - torch's is untyped
+
+
+def _marks(by_step: Sequence[Sequence[Any]]) -> list[tuple[Tensor, Tensor | int]]:
+    """What tells later whether the tensors were written into; nothing for a compiler, whose slices are views."""
+    if torch.compiler.is_compiling():
+        return []
+    tensors = [leaf for values in by_step for leaf in values if isinstance(leaf, Tensor)]
+    return [(x, x.clone() if x.is_inference() else x._version) for x in tensors]
+
+
+def _is_written(x: Tensor, mark: Tensor | int) -> bool:
+    return bool((x.ne(mark) & (x.eq(x) | mark.eq(mark))).any()) if isinstance(mark, Tensor) else x._version != mark
 
 
 def _in_order(module: nn.Module, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -300,64 +342,3 @@ def _carry(args: Any, kwargs: Any, result: Any, states: int) -> tuple[Any, Any]:
     following = [*(result if type(result) in (tuple, list) else (result,))][-states:]
     positional = len(args) - 1
     return (args[0], *following[:positional]), dict(zip(kwargs, following[positional:], strict=True))
-
-
-def _collect(results: list[Any]) -> Any:
-    """The results of all steps as values over time."""
-    first = results[0]
-    if isinstance(first, Tensor):
-        return OverTime(torch.stack(results))
-    if type(first) in (tuple, list):
-        return type(first)(_collect([*values]) for values in zip(*results, strict=True))
-    return Steps(results)
-
-
-def _collect_folded(out: Any) -> Any:
-    return OverTime(out) if isinstance(out, Tensor) else pytree.tree_map_only(Tensor, OverTime, out)
-
-
-def _fused_result(out: Any) -> Any:
-    """Tensors are over time; a state that is a tuple is the last one."""
-    if isinstance(out, Tensor):
-        return OverTime(out)
-    return tuple([OverTime(value) if isinstance(value, Tensor) else Steps([value]) for value in out])
-
-
-def _bytes_of_a_step(value: Any) -> int:
-    return value.tensor.nbytes // len(value.tensor) if isinstance(value, OverTime) else 0
-
-
-def _last(value: Any) -> Any:
-    """What a layer returned at the last step."""
-    if isinstance(value, OverTime):
-        return _aligned(value.tensor[-1])
-    if isinstance(value, Steps):
-        return value.values[-1]
-    return type(value)(map(_last, value)) if type(value) in (tuple, list) else value
-
-
-def _joined(blocks: Sequence[Any]) -> Any:
-    """The step's results in all blocks as one."""
-
-    def join(first: Any, *later: Any) -> Any:
-        if isinstance(first, OverTime) and later:
-            return OverTime(torch.cat([part.tensor for part in (first, *later)]))
-        return later[-1] if later else first
-
-    return pytree.tree_map(join, *blocks) if len(blocks) > 1 else blocks[0]
-
-
-def _result(value: Any) -> Any:
-    """What the step returns, over time."""
-    if isinstance(value, OverTime):
-        return value.tensor
-    if isinstance(value, Steps):
-        return value.values[-1]
-    same: object = value  # isinstance() on it leaves `value` as it is: a dict, say, of any things, not of unknown ones
-    if isinstance(same, dict):
-        return {key: _result(inner) for key, inner in value.items()}
-    if isinstance(same, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_result, value))
-    if isinstance(same, (tuple, list)):
-        return (tuple if isinstance(same, tuple) else list)(map(_result, value))
-    return value

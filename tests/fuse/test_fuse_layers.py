@@ -104,9 +104,8 @@ class Counting(nn.Module):
 
 def test_unknown_layers_run_step_by_step_where_that_is_asked_for():
     net = nn.Sequential(Counting(), leaky())
-    with pytest.raises(ValueError, match=r"a step assigns 0\.calls"):
-        snn_lnm.fuse_time(net)
-    assert net[0].calls == 0
+    snn_lnm.fuse_time(net)
+    assert net[0].calls == 0  # looking into it leaves no trace
     snn_lnm.swap(net)
     fused = snn_lnm.fuse_time(net, per_step=[Counting])
     x = torch.rand(T, B, 5)
@@ -318,7 +317,7 @@ def test_what_cannot_be_fused_is_left_as_it_was(build):
 
 
 def test_hooks_on_a_container_are_refused():
-    net = nn.Sequential(nn.Sequential(nn.Linear(5, 5)), leaky())
+    net = nn.Sequential(nn.Sequential(nn.Linear(5, 5), leaky()))
     net[0].register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="0 has hooks"):
         snn_lnm.fuse_time(net)
@@ -335,8 +334,8 @@ CALLS = [
     (TypeError, "at_once takes .* got bool", lambda: snn_lnm.fuse_time(nn.Sequential(), at_once=True)),
     (ValueError, "number of steps >= 1, 'auto' or 'all', got 0", lambda: snn_lnm.fuse_time(nn.Sequential(), at_once=0)),
     (ValueError, "'auto' or 'all', got 'some'", lambda: snn_lnm.fuse_time(nn.Sequential(), at_once="some")),
-    (ValueError, "cannot follow its forward.*control flow", lambda: snn_lnm.fuse_time(Branches())),
-    (ValueError, "no loop over time", lambda: snn_lnm.fuse_time(Loops())),
+    (ValueError, r"Branches\.forward branches on a tensor", lambda: snn_lnm.fuse_time(Branches())),
+    (ValueError, r"its forward loops over time \(test_fuse_layers", lambda: snn_lnm.fuse_time(Loops())),
     (ValueError, "switches gradients", lambda: snn_lnm.fuse_time(NoGradient())),
     (ValueError, "a step assigns mem", lambda: snn_lnm.fuse_time(KeepsState())),
     (ValueError, "does not return the next state of lif", lambda: snn_lnm.fuse_time(ChangesState())),

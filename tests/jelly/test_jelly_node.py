@@ -159,11 +159,16 @@ def test_a_constructed_polynomial_is_no_native_neuron():
 
 
 def test_meta_nodes_take_their_numbers_from_a_checkpoint():
-    with torch.device("meta"):
-        node = LNMNode(domain=None)
+    def meta(**words):
+        with torch.device("meta"):
+            return LNMNode(**words)
+
     with pytest.raises(RuntimeError, match="Missing key"):
-        node.load_state_dict({}, assign=True)
-    trained, x = LNMNode(coefficients=[0.1, -0.9, 0.2, -0.1]), torch.randn(2, 3)
+        meta(coefficients=[0.0, -1.0]).load_state_dict({}, assign=True)
+    native, node, x = neuron.LIFNode(v_reset=0.1), meta(v_reset=0.1), torch.randn(2, 3, dtype=torch.float64)
+    node.load_state_dict(native.state_dict(), assign=True)
+    assert torch.equal(node(x), native(x)) and torch.equal(node.v, native.v)
+    trained, node, x = LNMNode(coefficients=[0.1, -0.9, 0.2, -0.1]), meta(domain=None), torch.randn(2, 3)
     node.load_state_dict(trained.state_dict(), assign=True)
     assert torch.equal(node(x), trained(x)) and torch.equal(node.v, trained.v)
 
@@ -219,7 +224,7 @@ CALLS = [
     (ValueError, "no default domain", lambda: LNMNode(v_threshold=0.0)),
     (ValueError, "unknown backend", lambda: LNMNode(backend="cupy")),
     (TypeError, "must be a torch.Tensor, got list", lambda: NODE([1.0])),
-    (TypeError, "torch.int64", lambda: NODE(torch.ones(2, 3, dtype=torch.int64))),
+    (TypeError, "torch.complex64", lambda: NODE(torch.ones(2, 3, dtype=torch.complex64))),
     (ValueError, r"\[T, N, ...\]", lambda: NODE(torch.tensor(1.0))),
     (ValueError, "does not fit", lambda: NODE(torch.ones(4, 2, 5))),
 ]

@@ -172,7 +172,7 @@ def test_degrees():
     net = nn.Sequential(neuron.QIFNode(), neuron.LIFNode())
     report = snn_lnm.swap(net, degree=1)
     assert [row.path for row in report.skipped] == ["0"] and "degree 2 does not fit" in report.skipped[0].reason
-    assert net[1].degree == 1 and net[1].domain is None
+    assert net[1].degree == 1 and net[1].domain == (-1.5, 1.5)
 
 
 def test_neurons_without_spikes_are_kept():

@@ -96,11 +96,11 @@ MUTANTS = [
     ),
     snntorch(
         "polynomial",
-        "a copy carries its membrane",
+        "a copy carries its graph",
         "PolynomialNeuron.__getstate__",
-        "state[name] = torch.zeros(0, dtype=state[name].dtype, device=state[name].device)",
+        "state[name] = state[name].detach()",
         "pass",
-        "tests/snntorch/test_host.py::test_copies_carry_no_state_and_are_reset",
+        "tests/snntorch/test_host.py::test_copies_go_on_without_the_graph_and_are_reset",
     ),
     snntorch(
         "polynomial",
@@ -114,9 +114,9 @@ MUTANTS = [
         "polynomial",
         "β of a polynomial is θ_1",
         "PolynomialNeuron.beta",
-        "self.degree != 1 or",
-        "False and",
-        "tests/snntorch/test_host.py::test_nir_export_refuses_what_nir_cannot_say",
+        "not self.is_leak()",
+        "False",
+        "tests/snntorch/test_attributes.py::test_nir_export_is_the_native_one_or_says_why_not",
     ),
     snntorch(
         "neurons",
@@ -130,8 +130,8 @@ MUTANTS = [
         "neurons",
         "α is not held to [0, 1]",
         "SynapticLNM.forward",
-        "states, self.alpha.clamp(0, 1))",
-        "states, self.alpha)",
+        "[syn, mem], self.alpha.clamp(0, 1))",
+        "[syn, mem], self.alpha)",
         "tests/snntorch/test_synaptic.py::test_every_layout_of_every_parameter",
     ),
     snntorch(
@@ -318,7 +318,7 @@ MUTANTS = [
         "mantissa == 0.5",
         "tests/jelly/test_jelly_bits.py::test_a_product_with_the_inverse_where_the_host_s_bits_allow_it",
     ),
-    jelly("node", "decay_input is ignored", "LNMNode.__init__", '"drift" if decay_input else "residual"', '"drift"'),
+    jelly("node", "decay_input is ignored", "LNMNode.charge", '"drift" if self.decay_input else "residual"', '"drift"'),
     jelly(
         "node",
         "a soft reset is a hard one to zero",

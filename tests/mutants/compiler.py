@@ -1,36 +1,43 @@
 """A C++ compiler for mutants: `compiler.py KEPT COMPILER ARGUMENTS...` does not optimise and compiles nothing twice.
 
-A source that is the same as an earlier one once its headers are in it gets that one's object, out of the folder KEPT:
-most mutants change what only one or two of the engine's sources see.
+A source gets an earlier object of it, out of the folder KEPT, when it and all headers that it included are as they
+were: most mutants change what only one or two of the engine's sources see. What headers there are, the compiler has
+said the last time; one that is new is included by another that has changed.
 """
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 
+def digest(command: list[str], headers: list[str]) -> str:
+    files = [path.read_bytes() for path in map(Path, headers) if path.exists()]
+    return hashlib.sha256(b"\0".join([repr(command).encode(), *files])).hexdigest()
+
+
 def main(kept: str, compiler: str, *arguments: str) -> int:
     command = [compiler, *arguments, "-O0"]
     if "-c" not in arguments:
         return subprocess.run(command).returncode
-    target = arguments[arguments.index("-o") + 1]
-    expand = ["-E" if word == "-c" else "-" if word == target else word for word in command]
-    expanded = subprocess.run([*expand, "-P"], stdout=subprocess.PIPE)  # writes the list of headers, too
-    if expanded.returncode:
-        return expanded.returncode
-    found = Path(kept) / hashlib.sha256(expanded.stdout).hexdigest()
-    if not found.exists():
-        compiled = subprocess.run(command).returncode
-        if compiled:
-            return compiled
-        part = found.with_suffix(f".{os.getpid()}")  # another process never sees half an object
-        shutil.copy(target, part)
-        part.replace(found)
-    shutil.copy(found, target)
-    return 0
+    target, depends = (Path(arguments[arguments.index(word) + 1]) for word in ("-o", "-MF"))
+    asked = [word.replace(os.getcwd(), ".") for word in command]  # each build has a folder of its own
+    listed = Path(kept) / hashlib.sha256(repr(asked).encode()).hexdigest()
+    if listed.exists():
+        found = Path(kept) / digest(asked, listed.read_text().splitlines())
+        if found.exists():
+            shutil.copy(found, target)
+            depends.write_text(f"{target}:\n")
+            return 0
+    compiled = subprocess.run(command).returncode
+    if compiled == 0:
+        headers = re.split(r"[\s\\]+", depends.read_text().replace(os.getcwd(), ".").strip())[1:]
+        listed.write_text("\n".join(headers))
+        shutil.copy(target, Path(kept) / digest(asked, headers))
+    return compiled
 
 
 if __name__ == "__main__":

@@ -211,6 +211,7 @@ CALLS = [
     (ValueError, "threshold function", lambda: LNM(FAST._replace(method="step"))),
     (ValueError, "unknown charge", lambda: LNM(FAST._replace(charge="euler"))),
     (ValueError, "unknown reset", lambda: LNM(FAST._replace(reset="zero"))),
+    (TypeError, "p must be snn_lnm_norse.LNMParameters, got LIFParameters", lambda: setattr(LNM(FAST), "p", HOST)),
     (ValueError, "unknown backend", lambda: LNM(FAST, backend="cuda")),
     (
         ValueError,

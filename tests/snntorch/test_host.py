@@ -194,20 +194,25 @@ def test_neurons_may_die_while_the_host_walks_its_registry():
 
 
 @pytest.mark.parametrize("make", [lambda: LNM(0.9, threshold=0.7), lambda: SynapticLNM(0.5, 0.9)])
-def test_copies_carry_no_state_and_are_reset(make):
-    neuron = make()
-    spk, *_ = neuron(torch.randn(2, 3, requires_grad=True))
+def test_copies_go_on_without_the_graph_and_are_reset(make):
+    """In the middle of a sequence, as the host's where there is no graph."""
+    neuron, x = make(), torch.full((2, 3), 0.8)
+    neuron(x.clone().requires_grad_())
     file = io.BytesIO()
     torch.save(neuron, file)
     file.seek(0)
-    for other in (
+    others = [
+        copy.copy(neuron),
         copy.deepcopy(neuron),
         pickle.loads(pickle.dumps(neuron)),
         torch.load(file, weights_only=False),
-    ):
-        assert other.mem.numel() == 0 and other(torch.ones(2, 3))[0].shape == spk.shape
-        utils.reset(nn.Sequential(other))
-        assert not other.mem.any()
+    ]
+    expected = neuron(x)
+    for other in others:
+        assert other.mem.any() and not other.mem.requires_grad
+        assert all(torch.equal(got, value) for got, value in zip(other(x), expected, strict=True))
+    utils.reset(nn.Sequential(neuron))
+    assert not any(other.mem.any() for other in others)
 
 
 def test_dtypes_flow():
@@ -248,21 +253,6 @@ def test_native_checkpoints_load():
         ours.load_state_dict(broken)
 
 
-def test_nir_export_refuses_what_nir_cannot_say():
-    from snntorch.export_nir import _extract_snntorch_module
-
-    with pytest.raises(ValueError, match="no polynomial node"):
-        _extract_snntorch_module(LNM(torch.full((3,), 0.9), threshold=torch.ones(3), degree=2))
-    leaky = LNM(torch.full((3,), 0.9), threshold=torch.ones(3), degree=1)
-    node = _extract_snntorch_module(leaky)
-    native = _extract_snntorch_module(snn.Leaky(torch.full((3,), 0.9), threshold=torch.ones(3)))
-    assert node is not None and native is not None and (node.tau == native.tau).all()
-    with torch.no_grad():
-        leaky.coefficients[..., 0] = 0.1
-    with pytest.raises(ValueError, match="no polynomial node"):
-        _extract_snntorch_module(leaky)
-
-
 def test_a_smaller_last_batch_starts_at_zero():
     neuron, native = LNM(0.9), snn.Leaky(0.9)
     for x in (torch.randn(5, 3), torch.randn(2, 3)):
@@ -276,7 +266,7 @@ CALLS = [
     (TypeError, "init_hidden=True", lambda: LNM(0.9, init_hidden=True)(X, X)),
     (TypeError, "input_ must be a torch.Tensor", lambda: NEURON([1.0])),
     (TypeError, "mem must be a torch.Tensor", lambda: NEURON(X, 0.5)),
-    (TypeError, "torch.int64", lambda: NEURON(X.long())),
+    (TypeError, "torch.complex64", lambda: NEURON(X.cfloat())),
     (TypeError, "beta must be a number", lambda: LNM(beta="0.9")),
     (ValueError, "finite", lambda: LNM(float("nan"))),
     (ValueError, "give beta", lambda: LNM()),
@@ -289,7 +279,8 @@ CALLS = [
     (ValueError, "unknown surrogate", lambda: LNM(0.9, spike_grad="x")),
     (ValueError, "reset_mechanism", lambda: LNM(0.9, reset_mechanism="hard")),
     (ValueError, "does not fit", lambda: LNM(torch.rand(5))(X)),
-    (ValueError, "has no beta", lambda: LNM(coefficients=[0.5]).beta),
+    (AttributeError, "has no beta", lambda: LNM(coefficients=[0.0, 0.9, 0.1]).beta),
+    (AttributeError, "beta is θ_1", lambda: setattr(NEURON, "beta", X)),
 ]
 
 
