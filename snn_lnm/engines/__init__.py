@@ -108,7 +108,7 @@ def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
     if obstacle not in _warned and obstacle == _MISSING[name]():
         _warned.add(obstacle)
         warnings.warn(
-            f"snn_lnm runs on its reference engine, to the same numbers but more slowly: {obstacle}",
+            f"snn_lnm runs on its reference engine: {obstacle} (It gives the same numbers, more slowly.)",
             RuntimeWarning,
             stacklevel=4,
         )
