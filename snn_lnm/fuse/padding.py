@@ -135,8 +135,8 @@ def _keeps_rows(name: str, args: Sequence[Any], kwargs: Any, dims: int, all_dims
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         return dim != 0 and dim != -max(all_dims)
     if name == "getitem":
-        given: Any = args[1]
-        index = given[0] if type(given) is tuple and given else given
+        index: Any = args[1]
+        index = [*index][0] if type(index) is tuple else index
         return index is Ellipsis or (isinstance(index, slice) and index == slice(None))
     if name in REDUCTIONS:
         dim: Any = kwargs.get("dim", args[1] if len(args) > 1 else None)

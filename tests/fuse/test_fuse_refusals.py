@@ -270,7 +270,7 @@ def test_a_loop_over_layers_is_none_over_time():
 
         def forward(self, x):
             for i in range(len(self.layers)):
-                x = self.layers[i](x)
+                x = self.lif(self.layers[i](x))[0]
             for inner in self.layers[:1]:
                 x = inner(x)
             return x if x.sum() > 0 else -x
