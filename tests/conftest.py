@@ -25,7 +25,7 @@ with warnings.catch_warnings():
 
 # Nothing is remembered from run to run: the seed alone decides.
 common = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
-hypothesis.settings.register_profile("ci", max_examples=60, **common)
+hypothesis.settings.register_profile("ci", max_examples=30, **common)
 hypothesis.settings.register_profile("quick", max_examples=10, **common)
 hypothesis.settings.register_profile("nightly", max_examples=200, **common)
 # For tests/mutants: always the same examples, and a failure need not be made small; "brief" only shows that all runs.
