@@ -7,14 +7,16 @@ PYTEST := $(PYTHON) -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loa
 # Byte code is kept, whatever the shell says: without it each process that a test starts compiles PyTorch's Python anew.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Byte code of what is imported, not of all: --no-compile.
+INSTALL := python3 -m venv .venv && $(PYTHON) -m pip install --quiet --no-compile --editable
+
 .venv/.demo: pyproject.toml
-	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --no-compile --editable '.[demo]'  # byte code of what is imported, not of all
+	$(INSTALL) '.[demo]'
 	touch $@
 
-.venv/.installed: .venv/.demo
-	$(PYTHON) -m pip install --quiet --no-compile --editable '.[dev]'
-	touch $@
+.venv/.installed: pyproject.toml
+	$(INSTALL) '.[dev]'
+	touch .venv/.demo $@  # dev holds all of demo
 
 demo: .venv/.demo
 	$(PYTHON) -m snn_lnm demo

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
 
 # Nothing is remembered from run to run: the seed alone decides.
 common = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
-hypothesis.settings.register_profile("ci", max_examples=60, **common)
+hypothesis.settings.register_profile("ci", max_examples=30, **common)
 hypothesis.settings.register_profile("quick", max_examples=10, **common)
 hypothesis.settings.register_profile("nightly", max_examples=200, **common)
 # For tests/mutants: always the same examples, and a failure need not be made small; "brief" only shows that all runs.
@@ -43,12 +43,31 @@ def pytest_configure(config):
 
 def pytest_report_header(config):
     return [
-        f"examples and mutants {rotation.reason()}; the same again:",
-        f"SNN_LNM_MUTANTS={rotation.mutants()} pytest --hypothesis-seed={config.option.hypothesis_seed}",
+        f"what takes turns is chosen by {rotation.reason()}; again: SNN_LNM_TURN={rotation.number()} pytest",
+        f"only its examples: --hypothesis-seed={config.option.hypothesis_seed}; "
+        f"mutants: SNN_LNM_MUTANTS={rotation.mutants()}",
     ]
 
 
-LONGEST = ()
+# The longest files, and of them first those that need no C++ engine: it is being built.
+LONGEST = [
+    "test_triton_gradients",
+    "test_audit",
+    "test_exact",
+    "test_conformance",
+    "test_processes",
+    "test_fuse_compiled",
+    "test_mutants",
+    "test_jelly_gradients",
+    "test_oracle_forward",
+    "test_oracle_gradients",
+    "test_jelly_conformance",
+    "test_held",
+    "test_cli",
+    "test_hard_use",
+    "test_fuse_exact",
+    "test_write_an_adapter",
+]
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow

@@ -89,6 +89,7 @@ def versions(folder: Path) -> str:
 def test(folder: Path, cell: Cell) -> tuple[bool, str]:
     """Whether the suite is green there, and pytest's last line. The engine is compiled anew for the cell."""
     command = [str(folder / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider", "--hypothesis-profile=quick"]
+    command += ["-n2", "--dist=loadfile", "--no-loadscope-reorder"]
     command += [f"--ignore={path}" for path in cell.left_out]
     environment = {**os.environ, "TORCH_EXTENSIONS_DIR": str(folder / "extensions")}
     with open(folder / "pytest.log", "w+") as log:

@@ -59,7 +59,7 @@ print(json.dumps(rows))
 
 def test_the_variants_whose_turn_it_is():
     """No multiple of the number of targets apart, so that all of them have some."""
-    done = python("-c", SAMPLE, *rotation.turn(4 * 3 + 1).split("/"))
+    done = python("-c", SAMPLE, *rotation.turn(4 * 4 + 1).split("/"))
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)
     assert {row["target"] for row in rows} == set(audit.TARGETS)

@@ -37,6 +37,7 @@ def audit():
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
+@pytest.mark.slow
 def test_quadratic_neuron_beside_spikingjelly(tmp_path):
     pytest.importorskip("spikingjelly")
     file = tmp_path / "peers.json"
@@ -96,6 +97,7 @@ def test_without_a_gpu_the_benchmark_refuses(benchmark):
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
+@pytest.mark.slow
 def test_calls_are_timed_without_a_gpu():
     """Kernels are compiled, not interpreted, and launched by a driver that does nothing."""
     command = [sys.executable, "-W", "error", "-m", "benchmarks.host", "--rounds", "1"]

@@ -136,6 +136,7 @@ def test_wrong_arguments(arguments, capsys):
     assert "usage:" in capsys.readouterr().err
 
 
+@pytest.mark.turns(3)
 @pytest.mark.parametrize("missing", sorted(cli.DEMO_NEEDS))
 def test_missing_package_gives_one_sentence(missing):
     """In a process of its own: `None` in sys.modules makes the import fail as if it were not installed."""

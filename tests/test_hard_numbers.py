@@ -33,6 +33,7 @@ def test_ten_thousand_steps_without_drift():
     assert error[-100:].max() <= 4 * error[100:1000].max()
 
 
+@pytest.mark.turns(4)
 @pytest.mark.parametrize("reset", ["hard", "soft", "none", "hard_next", "soft_next"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_ten_thousand_steps_to_the_bit(reset, dtype):

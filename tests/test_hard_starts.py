@@ -18,6 +18,7 @@ def fresh(monkeypatch):
     cpp._find_obstacle.cache_clear()
 
 
+@pytest.mark.slow
 def test_eight_cold_starts_build_once(tmp_path):
     environment = copying_compiler(tmp_path)
     found = end(*(start(tmp_path / "extensions", **environment) for _ in range(8)))

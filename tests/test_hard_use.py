@@ -86,7 +86,7 @@ def test_one_graph_for_every_batch_and_every_length():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo of torch 2.6 does it
-@pytest.mark.parametrize("engine", ["cpp", "reference"])
+@pytest.mark.parametrize("engine", ["cpp", pytest.param("reference", marks=pytest.mark.slow)])
 def test_a_compiled_model_has_the_gradients_of_the_eager_one(engine):
     model = net(engine)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")

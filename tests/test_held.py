@@ -19,7 +19,7 @@ T = 5
 TRITON = pytest.param("triton", marks=pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON))
 SMALL = [(1, 1), (3, 17), (2, 3, 5)]
 SHAPES = {"reference": SMALL, "cpp": [*SMALL, (2, 1100), (2, 2, 16, 16)], "triton": [*SMALL, (1, 257)]}
-FEW = settings(max_examples=max(1, settings.default.max_examples // 6))
+FEW = settings(max_examples=max(1, settings.default.max_examples // 3))
 
 
 def sequence_of(x):
@@ -123,7 +123,7 @@ if not triton.interpreted():  # which cuts bfloat16 off
 
 @pytest.mark.parametrize("backend, dtype", HALVES)
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last], ids=str)
-@settings(max_examples=max(1, settings.default.max_examples // 20))
+@settings(max_examples=max(1, settings.default.max_examples // 10))
 @given(seed=st.integers(0, 99))
 def test_half_precision_and_other_orders_in_memory(backend, dtype, order, seed):
     """Gradients of halves are rounded once, after the sum."""

@@ -140,6 +140,7 @@ def test_exports():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck reads .grad of a non-leaf
+@pytest.mark.slow
 def test_opcheck():
     check_operators("triton", DEVICE)
 

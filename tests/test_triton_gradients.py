@@ -36,7 +36,7 @@ def test_same_gradients_to_the_bit_where_arithmetic_is_exact(data):
 
 
 @fewer
-@given(problems(shapes=SHAPES, max_steps=20, dyadic=False))
+@given(problems(shapes=SHAPES, max_steps=8, dyadic=False))
 def test_same_gradients(problem):
     """The bound is that of `test_engines.test_same_gradients`, for the same reasons."""
     problem = on_device(problem)
@@ -73,6 +73,7 @@ def leaves_of(layout, dynamics, synapse):
     return run, [leaf.detach().to(DEVICE).requires_grad_() for leaf in leaves]
 
 
+@pytest.mark.turns(5)
 @pytest.mark.parametrize("charge, reset, layout", CASES)
 def test_gradcheck(charge, reset, layout):
     """Smooth mode, float64, attached reset; domain, synapse, gain and surrogate take turns over the cases."""
@@ -88,6 +89,7 @@ def test_gradcheck(charge, reset, layout):
     assert torch.autograd.gradcheck(run("triton"), leaves, fast_mode=True)
 
 
+@pytest.mark.slow
 def test_every_entry_of_one_jacobian():
     dynamics = Dynamics("drift", "hard", detach_reset=False, domain=(-0.9, 1.1), surrogate="sigmoid", smooth=True)
     run, leaves = leaves_of("layer", dynamics, True)
@@ -100,6 +102,7 @@ def test_gradcheck_fails_with_real_spikes():
         torch.autograd.gradcheck(run("triton"), leaves, fast_mode=True)
 
 
+@pytest.mark.turns(5)
 @pytest.mark.parametrize("charge, reset, layout", CASES)
 def test_detached_resets_are_the_reference_s(charge, reset, layout):
     """Real spikes, every surrogate in turn. Each entry sums fewer than 100 terms of fewer than 200 operations."""

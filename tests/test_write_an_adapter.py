@@ -86,6 +86,7 @@ def test_the_page_s_adapter_is_found_and_passes(place):
     assert status == 0 and found is not None and int(found[1]) >= 16, output
 
 
+@pytest.mark.slow
 def test_without_its_entry_point_it_is_not_found(place):
     place.change("toysnn-lnm/pyproject.toml", ENTRY_POINT, "")
     place.install("./toysnn", "./toysnn-lnm")
@@ -94,6 +95,7 @@ def test_without_its_entry_point_it_is_not_found(place):
     assert status == 1 and "1 failed" in output, output
 
 
+@pytest.mark.slow
 def test_a_wrong_adapter_fails(place):
     place.change("toysnn-lnm/toysnn_lnm/neuron.py", "gain=number(self.tau)", "gain=number(self.tau + 1e-6)")
     place.install("./toysnn", "./toysnn-lnm")

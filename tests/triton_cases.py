@@ -18,8 +18,8 @@ from snn_lnm.engines import triton as engine
 if not HAS_TRITON:
     pytest.skip(NO_TRITON, allow_module_level=True)
 
-# The interpreter is slow: a sixth of the profile's examples.
-fewer = settings(max_examples=max(1, settings.default.max_examples // 6))
+# The interpreter is slow: a third of the profile's examples.
+fewer = settings(max_examples=max(1, settings.default.max_examples // 3))
 DEVICE = device_of("triton")
 
 # Of one step, around the edges of blocks (256 neurons in float32, 128 in float64) and of groups.

@@ -31,7 +31,7 @@ def run(case, x, compiled):
 
 @compiles
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@settings(max_examples=5)
+@settings(max_examples=max(1, settings.default.max_examples // 15))
 @given(data=st.data())
 def test_networks_whose_arithmetic_is_exact(framework, data):
     case = data.draw(cases(framework, swapped=True, longest=4))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import snn_lnm
 
-FEW = settings(max_examples=20)  # whole networks
+FEW = settings(max_examples=max(1, settings.default.max_examples // 4))  # whole networks
 AT_ONCE = st.sampled_from(["auto", "all", 1, 2, 3])
 
 

@@ -20,7 +20,7 @@ T, B = 7, 3
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-@settings(max_examples=20)
+@settings(max_examples=max(1, settings.default.max_examples // 3))
 @given(data=st.data())
 def test_networks_whose_arithmetic_is_exact(framework, data):
     swapped = data.draw(st.booleans())
