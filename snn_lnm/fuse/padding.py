@@ -135,9 +135,10 @@ def _keeps_rows(name: str, args: Sequence[Any], kwargs: Any, dims: int, all_dims
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         return dim != 0 and dim != -max(all_dims)
     if name == "getitem":
-        index: Any = args[1]
-        index = [*index][0] if type(index) is tuple else index
-        return index is Ellipsis or (isinstance(index, slice) and index == slice(None))
+        index = cast("Sequence[Any]", args[1] if isinstance(args[1], tuple) else (args[1],))
+        named = [value for value in index if value is not None and value is not Ellipsis]
+        reaches_back = index[:1] == (Ellipsis,) and len(named) < dims
+        return reaches_back or (bool(index) and isinstance(index[0], slice) and index[0] == slice(None))
     if name in REDUCTIONS:
         dim: Any = kwargs.get("dim", args[1] if len(args) > 1 else None)
         chosen = pytree.tree_leaves(dim)

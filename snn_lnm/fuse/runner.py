@@ -245,8 +245,8 @@ class Runner:
         out = self._function_over_time(target, args, kwargs)
         name = getattr(target, "__name__", str(target))
         is_item = name == "getitem" and isinstance(args[0], (tuple, list))
-        is_derived = name != "getitem" and (name in DERIVATIONS or name in folding.OF_ONE_STEP)
-        if self.lengths is not None and not (is_item or is_derived):
+        of_one_step = name in folding.OF_ONE_STEP or (name == "getattr" and args[1] in folding.OF_ONE_STEP)
+        if self.lengths is not None and not (is_item or of_one_step):
             padding.check_function(name, args, kwargs, *map(tensors_over_time, ((args, kwargs), out)))
         return out
 

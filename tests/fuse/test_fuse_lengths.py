@@ -191,6 +191,8 @@ REFUSED = {
     "function transpose may mix": lambda: Moves(lambda x: x.transpose(0, 1)),
     "function stack may mix": lambda: Moves(lambda x: torch.stack([x, x, x], 0)),
     "function getitem may mix": lambda: Moves(lambda x: x - x[0]),
+    "function getattr may mix": lambda: Moves(lambda x: x.T),
+    "function getitem may mix the": lambda: Moves(lambda x: x + x[..., 0, :]),
     "function flip may mix": lambda: Moves(lambda x: x.flip(0)),
     "function flatten may mix": lambda: Moves(lambda x: x.flatten()),
 }
@@ -220,7 +222,7 @@ def test_what_cannot_stop_at_an_end_is_refused_and_left_as_it_was(message):
 def test_functions_that_keep_the_rows_are_not_refused():
     functions = [
         lambda x: F.softmax(x, dim=1) + x.mean(-1, keepdim=True),
-        lambda x: x[:, [2, 0, 1]] + torch.stack([x, x], 1)[:, 0],
+        lambda x: x[..., [2, 0, 1]] + x[:, [2, 0, 1]] + torch.stack([x, x], 1)[:, 0],
         lambda x: x.unsqueeze(-1).transpose(1, 2).flatten(1),
         lambda x: x.view(x.size(0), 3, 1).permute(0, 2, 1).reshape(x.shape[0], -1) * 2,
     ]
