@@ -24,8 +24,8 @@ from snn_lnm.parameters import (
     check_input,
     check_state,
     check_still_finite,
-    sizes,
 )
+from snn_lnm.tracing import is_tracing, sizes
 
 __all__ = ["Output", "currents", "lnm", "run"]
 
@@ -292,7 +292,7 @@ def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -
 
 def _are_plain(values: tuple[Any, ...]) -> bool:
     """Tensors are what they seem: no compiler, tracer, transform, mode or subclass, and no numbers in their place."""
-    followed = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    followed = torch.compiler.is_compiling() or is_tracing()
     return not (followed or engines.transformed() or op.watched(values))
 
 
@@ -323,7 +323,7 @@ def zeros(step: torch.Size, x: Tensor) -> Tensor:
     Not to be handed out: on a CPU the next call may get the very same tensor.
     """
     dtype = STATE_DTYPE[x.dtype]
-    if torch.jit.is_tracing():  # of the size that an input will have, not of this one's
+    if is_tracing():  # of the size that an input will have, not of this one's
         return torch.zeros_like(x if x.dim() == len(step) else x[0], dtype=dtype)
     if x.is_cpu and not (torch.compiler.is_compiling() or engines.transformed() or op.watched((x,))):
         return _kept_zeros(step, dtype)

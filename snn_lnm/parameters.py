@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from snn_lnm import surrogate as surrogates
+from snn_lnm.tracing import sizes
 
 Charge = Literal["drift", "map", "residual"]
 Reset = Literal["hard", "soft", "none", "soft_next", "hard_next"]
@@ -220,18 +221,6 @@ def default_domain(degree: int, threshold: Tensor | float) -> tuple[float, float
             f"the threshold {edge / 1.5} gives no default domain: pass domain=(lo, hi), or None to switch it off."
         )
     return (-edge, edge)
-
-
-def sizes(x: Tensor) -> torch.Size:
-    """``x.shape`` as numbers, also while `torch.jit.trace` records, under which sizes are tensors."""
-    if not torch.jit.is_tracing():
-        return x.shape
-    recording: Any = torch._C._get_tracing_state()  # pyright: ignore[reportPrivateUsage] - no public one
-    torch._C._set_tracing_state(None)  # pyright: ignore[reportPrivateUsage]
-    try:
-        return x.shape
-    finally:
-        torch._C._set_tracing_state(recording)  # pyright: ignore[reportPrivateUsage]
 
 
 def align(name: str, value: Tensor, step: torch.Size, trailing: int = 0) -> Tensor:

@@ -25,8 +25,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State, sizes
+from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import Surrogate
+from snn_lnm.tracing import sizes
 
 __all__ = ["charge", "fire", "polynomial", "reset", "scan", "step", "synapse"]
 

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Union
 import torch
 from torch import Tensor
 
+from snn_lnm.tracing import is_tracing
+
 __all__ = [
     "ATan",
     "FastSigmoid",
@@ -64,7 +66,7 @@ class Surrogate:
         return [float(getattr(self, name)) for name in self.__match_args__]
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
-        if torch.jit.is_tracing() and not (torch.is_grad_enabled() and u.requires_grad):
+        if is_tracing() and not (torch.is_grad_enabled() and u.requires_grad):
             return _Step.forward(u, at_zero)  # what is traced can be saved only without Python's functions
         return _Step.apply(u, at_zero, self.derivative, *self.parameters)
 

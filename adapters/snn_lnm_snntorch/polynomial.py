@@ -34,6 +34,7 @@ from snn_lnm.parameters import (
 from snn_lnm.recomputation import check_kept, recomputation
 from snn_lnm.reference import polynomial
 from snn_lnm.surrogate import Surrogate
+from snn_lnm.tracing import is_tracing
 from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.surrogates import recover
 
@@ -42,8 +43,6 @@ HOST_UPDATES = ("_base_sub", "_base_zero", "_base_int")
 RESETS: dict[str, Reset] = {"subtract": "soft_next", "zero": "hard_next", "none": "none"}
 HOST_STEPS = ("fire", "mem_reset", "_base_state_function", *HOST_UPDATES)
 """Methods of the host's step: who overrides one wants it called, so the host's `forward` runs."""
-
-_tracing: Callable[[], object] = torch._C._get_tracing_state  # pyright: ignore[reportPrivateUsage] - the public one is slower
 
 
 def leaky_coefficients(beta: Tensor | float, degree: int) -> Tensor:
@@ -201,7 +200,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             and isinstance(self._dynamics().surrogate, Surrogate)
             and not self._customised
             and not any(map(self.__dict__.__contains__, HOST_STEPS))
-            and not _tracing()
+            and not is_tracing()
         )
 
     def _resume(self, name: str, given: Tensor | None = None) -> Tensor:
@@ -211,7 +210,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             return state
         if given is None:
             check_kept(name, self.__dict__.get("_set_in", {}).get(name))
-            if torch.jit.is_tracing():
+            if is_tracing():
                 raise RuntimeError(
                     f"torch.jit.trace would make the kept state {name!r} a constant of the program: pass the state in "
                     "and out as an argument (init_hidden=False), or use torch.export.export."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, MutableSequence
-from typing import Any
+from typing import Any, cast
 
 import snntorch
 import torch
@@ -37,7 +37,9 @@ class Registry(MutableSequence[Any]):
         entry = self._entries[index]
         if isinstance(index, slice):
             return [*self][index]
-        neuron: Any = entry() if isinstance(entry, weakref.ref) else entry
+        if not isinstance(entry, weakref.ref):
+            return entry
+        neuron = cast("weakref.ref[object]", entry)()
         return Gone() if neuron is None else neuron
 
     def __setitem__(self, index: Any, neuron: Any) -> None:

@@ -281,9 +281,9 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         self._note()
         return spikes
 
-    def _recorded(self, x_seq: Tensor, *args: Any, **options: Any) -> Tensor:
+    def _recorded(self, x_seq: Tensor, *args: Any, store_v_seq: bool = True, lengths: Lengths | None = None) -> Tensor:
         v, *rest = self.materialize_states((x_seq, *args), tuple(self._memories.values()), "m")
-        spikes, v, self.v_seq = self._run(x_seq, v, single_step=False, **{"store_v_seq": True, **options})
+        spikes, v, self.v_seq = self._run(x_seq, v, False, store_v_seq, lengths)
         self._memories.update(zip(self._memories, (v, *rest), strict=True))
         return spikes
 

@@ -18,6 +18,7 @@ from snn_lnm.engines import cpp, op, triton
 from snn_lnm.engines.plain import decompositions
 from snn_lnm.parameters import Dynamics, Parameters, State, check_finite, check_input
 from snn_lnm.surrogate import BY_NAME, ATan
+from snn_lnm.tracing import is_tracing
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
 _NAMES = get_args(Backend)
@@ -44,7 +45,7 @@ def _run_reference(
     x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
 ) -> Result:
     if parameters.coefficients.device.type == "cpu" and not (
-        torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
+        torch.compiler.is_compiling() or is_tracing() or transformed()
     ):
         check_finite("coefficients", parameters.coefficients)
     if not single_step:
@@ -59,7 +60,7 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
         return _cannot_be_traced()
     if transformed():
         return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
-    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+    if is_tracing() and torch.onnx.is_in_onnx_export():
         return "torch.onnx.export knows PyTorch's own operators only, unless it is called with dynamo=True."
     if type(dynamics.surrogate) not in _COMPILED:
         return (
@@ -76,7 +77,7 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
 
 def _cannot_be_traced() -> str | None:
     """Why the reference engine cannot run, which it only ever cannot under `torch.jit.trace`."""
-    if torch.jit.is_tracing() and torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export():
+    if is_tracing() and torch.is_grad_enabled() and not torch.onnx.is_in_onnx_export():
         return (
             "torch.jit.trace cannot record the surrogate gradient of the reference engine: trace under "
             "torch.no_grad(), or use torch.export."

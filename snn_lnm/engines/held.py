@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snn_lnm.parameters import check_dense
+from snn_lnm.tracing import is_tracing
 
 __all__ = ["expanded", "held", "hold"]
 
@@ -66,7 +67,7 @@ def held(x: Tensor) -> Tensor | None:
 def _exports() -> bool:
     """`torch.export`, or `torch.jit.trace`. PyTorch before 2.7 does not say which compiles, and is taken to export."""
     exports = not hasattr(torch.compiler, "is_exporting") or torch.compiler.is_exporting()
-    return torch.jit.is_tracing() or (torch.compiler.is_compiling() and exports)
+    return is_tracing() or (torch.compiler.is_compiling() and exports)
 
 
 def _is_still_held(step: Tensor, x: Tensor) -> bool:

@@ -18,8 +18,9 @@ from torch.autograd import forward_ad
 
 from snn_lnm.engines import cpp, triton
 from snn_lnm.engines.held import held
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State, sizes
+from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, Surrogate
+from snn_lnm.tracing import is_tracing, sizes
 
 __all__ = [
     "Prepared",
@@ -326,7 +327,7 @@ def prepare(
     inner, views = _layout(parameters, sizes(x)[0 if single_step or steps else 1 :])
     arithmetic = STATE_DTYPE[x.dtype]
     # What torch.jit traces may learn later, and is traced once more without gradients, to be compared.
-    learns = torch.is_grad_enabled() or torch.jit.is_tracing()
+    learns = torch.is_grad_enabled() or is_tracing()
     kept = arithmetic if membrane else membrane_dtype if learns else None
     options = (
         inner,
@@ -346,7 +347,7 @@ def prepare(
         kept,
     )
     # Compilers and tracers need to see the operator; else Triton's is Python, and the dispatcher would only cost time.
-    is_python = engine == "triton" and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    is_python = engine == "triton" and not (torch.compiler.is_compiling() or is_tracing())
     last_is_membrane = kept == arithmetic and single_step and dynamics.state_is_membrane
     return Prepared(_forward_autograd if is_python else _FORWARDS[engine], views, options, last_is_membrane)
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch._decomp import register_decomposition
+from torch._decomp import register_decomposition  # pyright: ignore[reportUnknownVariableType] - torch's is untyped
 
 from snn_lnm import reference
 from snn_lnm.engines import op
@@ -29,11 +29,12 @@ _OPERATORS = [torch.ops.snn_lnm.forward.cpp, torch.ops.snn_lnm.forward.triton]
 def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
     """What the operator computes, by :func:`snn_lnm.reference.scan`: every step of a sequence by itself."""
     law, membrane = Law(*rest[:-1]), rest[-1]
-    dynamics = Dynamics(
+    options: tuple[Any, ...] = (
         *(law.charge, law.reset, law.detach_reset, law.fire_at_threshold, law.synapse),
         *(_SURROGATES[law.surrogate](*law.surrogate_parameters), tuple(law.domain) or None, law.extension),
         *(law.gain_divides, law.smooth),
     )
+    dynamics = Dynamics(*options)
     groups, numbers = _numbers(law)
     shape, step = law.outputs(x), v.shape
     sequence = x.expand(shape) if law.held else x.unsqueeze(0) if law.single_step else x

@@ -43,7 +43,7 @@ MUTANTS = [
     once(
         "a traced program takes its inputs for held",
         "_exports",
-        "torch.jit.is_tracing() or",
+        "is_tracing() or",
         "",
         "tests/test_export.py::test_traced_at_one_input",
     ),
