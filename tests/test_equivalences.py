@@ -131,9 +131,11 @@ def test_neurons_move_with_their_numbers(backend, problem, random):
 def test_zero_coefficients_on_top_leave_the_gradients(problem):
     """Those of all else; the new coefficient's own is that of ``v^D``, not zero: it can learn.
 
-    (A line whose slope is held to its range is held everywhere, a polynomial only outside the domain.)
+    (A line whose slope is held to its range is held everywhere, a polynomial only outside the domain. To the bit from
+    degree 1 on: a constant's gradient is put together from other terms than a line's.)
     """
     theta, found = problem.parameters.coefficients, []
+    assume(theta.shape[-1] > 1)
     if theta.shape[-1] == 2 and problem.dynamics.domain is not None and problem.dynamics.extension == "line":
         assume(bool((reference.line_slope(problem.parameters, problem.dynamics) == theta[..., 1]).all()))
     for padding in (0, 1):
