@@ -10,7 +10,7 @@ from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State
 from snn_lnm.plugins import available_adapters
 from snn_lnm.qif import QIF
-from snn_lnm.swap import SwapReport, swap, swap_back
+from snn_lnm.swapping import SwapReport, swap, swap_back
 
 __all__ = [
     "LNM",

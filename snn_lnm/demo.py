@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from snn_lnm.demo_norse import ConvNet, LIFCell, LNMCell
 from snn_lnm.plot import demo_figure
-from snn_lnm.swap import swap
+from snn_lnm.swapping import swap
 
 __all__ = ["Digits", "Net", "load", "run"]
 

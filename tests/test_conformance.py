@@ -155,6 +155,6 @@ def test_a_broken_adapter_is_caught(change, test, monkeypatch):
     class Suite(TestSnnTorch):
         adapter = broken(change)
 
-    monkeypatch.setattr(sys.modules["snn_lnm.swap"], "loaded_adapters", lambda: [Suite.adapter])
+    monkeypatch.setattr(sys.modules["snn_lnm.swapping.swaps"], "loaded_adapters", lambda: [Suite.adapter])
     with pytest.raises((AssertionError, RuntimeError)):
         getattr(Suite(), test)()

@@ -14,7 +14,7 @@ from torch.fx.proxy import TraceError
 from snn_lnm.fuse.obstacles import Fault, fault_of, in_own_gradient, loop_in_frames, loop_of, user_frames
 from snn_lnm.neuron import LNM
 from snn_lnm.plugins import Adapter
-from snn_lnm.swap import HOOKS
+from snn_lnm.swapping.counterpart import HOOKS
 
 __all__ = [
     "CannotTrace",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from snn_lnm.plugins import Adapter, available_adapters
-from snn_lnm.swap import swap, swap_back
+from snn_lnm.swapping import swap, swap_back
 
 __all__ = ["AdapterConformance"]
 

@@ -14,11 +14,10 @@ from snn_lnm.memory import FULL, Memory
 from snn_lnm.neuron import Domain, LearnableNeuron
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
 from snn_lnm.swapping.choice import Choice, Key, Keys, check_options
-from snn_lnm.swapping.counterpart import HOOKS
 from snn_lnm.swapping.exchange import Direction, exchange
-from snn_lnm.swapping.report import SwapReport, SwapRow
+from snn_lnm.swapping.report import SwapReport
 
-__all__ = ["HOOKS", "SwapReport", "SwapRow", "swap", "swap_back"]
+__all__ = ["swap", "swap_back"]
 
 Neuron = Literal["lnm", "qif"]
 
