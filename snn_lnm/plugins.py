@@ -99,8 +99,9 @@ class Adapter:
             as the end of "it stays, because ...". They need not descend from :attr:`native`.
         readouts: classes of neurons that do not spike, and stay for that.
         holds: class of :attr:`replace` or :attr:`swapped` -> names of the parameters, buffers and submodules that its
-            neurons have by themselves, and of attributes that no code of the class assigns. A neuron with others is
-            refused, for they would be lost; one of a class that is not listed here is not asked.
+            neurons have by themselves, and of attributes that they get after they are built. A neuron with other
+            parameters, buffers or submodules is refused, for they would be lost; one of a class that is not listed
+            here is not asked. (Attributes that a newly built neuron has not are the user's, and come along.)
         release: called with each neuron that was replaced, so that the framework need not keep it alive.
         fuse: exact class -> ``build(neuron, call)``, which returns ``run(x, *states)`` over time, or raises
             :class:`CannotFuse`. ``run`` takes `[T, B, ...]` and returns what a call of the neuron returns, every

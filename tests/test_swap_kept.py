@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import gc
 import inspect
 import itertools
 import sys
@@ -180,13 +181,15 @@ def test_a_gradient_hook_on_a_parameter_that_goes_is_a_reason():
 @FRAMEWORKS
 def test_attributes_of_the_user_come_along_and_no_others(framework):
     net = nn.Sequential(MAKE[framework]())
-    fresh = {*vars(MAKE[framework]())}
+    fresh, ours = {*vars(MAKE[framework]())}, nn.Sequential(MAKE[framework]())
+    snn_lnm.swap(ours)
     net[0].name, net[0].my_rate, net[0]._mine = "first", 0.3, [1]
     net[0](torch.ones(2, 3))
     after_a_call = {*vars(net[0])}
     mine = net[0]._mine
     assert snn_lnm.swap(net).swapped
     assert (net[0].name, net[0].my_rate) == ("first", 0.3) and net[0]._mine is mine
+    assert {*vars(net[0])} - {*vars(ours[0])} == {"name", "my_rate", "_mine"}
     net[0](torch.ones(2, 3))
     with contextlib.suppress(AttributeError):
         net[0].reset_mem()
@@ -194,6 +197,33 @@ def test_attributes_of_the_user_come_along_and_no_others(framework):
     assert snn_lnm.swap_back(net).swapped
     kept = {*vars(net[0])}
     assert {"name", "my_rate", "_mine", "later"} <= kept and fresh <= kept <= after_a_call | {"later"}
+
+
+def test_to_tell_them_apart_draws_no_weights_and_registers_nothing():
+    net = nn.Sequential(norse.LIFRecurrentCell(2, 3), snn.Leaky(0.9), snn.Synaptic(0.8, 0.9))
+    others = weakref.WeakSet(snn.SpikingNeuron.instances)
+    state = torch.get_rng_state()
+    for exchange in (snn_lnm.swap, snn_lnm.swap_back):
+        exchange(net, strict=True)
+        gc.collect()  # a native neuron holds itself
+        alive = weakref.WeakSet(n for n in snn.SpikingNeuron.instances if isinstance(n, snn.SpikingNeuron))
+        assert {*alive} - {*others} == {net[1], net[2]}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_neuron_whose_arguments_cannot_be_read_stays(monkeypatch):
+    class Hidden(snn.SpikingNeuron):
+        def __init__(self, rate):
+            super().__init__()
+            self.period = 1 / rate
+
+    adapter = ADAPTERS["snntorch"]
+    build = {Hidden: lambda old, options: snn_lnm_snntorch.neurons.LNM(0.9)}
+    monkeypatch.setattr(
+        sys.modules["snn_lnm.swapping.swaps"], "loaded_adapters", lambda: [dataclasses.replace(adapter, replace=build)]
+    )
+    (row,) = snn_lnm.swap(nn.Sequential(Hidden(2.0))).refused
+    assert row.reason == "its rate cannot be read, and what else is of Hidden cannot be told"
 
 
 @FRAMEWORKS

@@ -111,7 +111,7 @@ REASONS = {
 """Neurons of the host (some of some releases only), and what a membrane with a learned polynomial has not."""
 
 TENSORS = ("threshold", "graded_spikes_factor", "reset_mechanism_val", "spike_grad", "state_quant")
-OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded", "_set_in")
+OURS = (*TENSORS, "coefficients", "_v_reset", "_gain", "_cached_dynamics", "_cached_graded", "_set_in", "reset")
 
 
 def over_time(module: nn.Module) -> bool:
@@ -131,8 +131,8 @@ adapter = Adapter(
     restore={LNM: native, SynapticLNM: native},
     reasons={getattr(snntorch, name): reason for name, reason in REASONS.items() if hasattr(snntorch, name)},
     holds={
-        snntorch.Leaky: (*TENSORS, "beta", "mem"),
-        snntorch.Synaptic: (*TENSORS, "alpha", "beta", "mem", "syn"),
+        snntorch.Leaky: (*TENSORS, "beta", "mem", "reset"),
+        snntorch.Synaptic: (*TENSORS, "alpha", "beta", "mem", "syn", "reset"),
         LNM: OURS,
         SynapticLNM: (*OURS, "alpha"),
     },

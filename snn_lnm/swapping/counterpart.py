@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dis
 import inspect
-from collections.abc import Iterator, Mapping
-from functools import cache
-from types import CodeType
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from snn_lnm.neuron import LearnableNeuron
 from snn_lnm.plugins import Adapter, CannotSwap
 
-__all__ = ["HOOKS", "check_nothing_is_lost", "known_class", "take_over", "unregistered"]
+__all__ = ["HOOKS", "another", "check_nothing_is_lost", "known_class", "take_over", "unregistered"]
 
 HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
@@ -77,8 +75,22 @@ def check_nothing_is_lost(module: nn.Module, kind: Kind, adapter: Adapter) -> No
         raise CannotSwap(f"it holds {', '.join(extra)}, which would be lost")
 
 
-def take_over(module: nn.Module, kind: Kind, new: nn.Module, adapter: Adapter) -> None:
-    """Give ``new`` the mode, the hooks and the user's own attributes of ``module``.
+def another(kind: Kind, module: nn.Module) -> nn.Module:
+    """A second ``kind`` as its constructor makes it: the arguments that it asks for are attributes of ``module``.
+
+    Raises:
+        CannotSwap: it asks for one that is none.
+    """
+    words = {p.name: p for p in inspect.signature(kind).parameters.values() if p.default is p.empty}
+    asked = [name for name, p in words.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if missing := [name for name in asked if not hasattr(module, name)]:
+        raise CannotSwap(f"its {missing[0]} cannot be read, and what else is of {kind.__name__} cannot be told")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # which may draw weights
+        return kind(**{name: getattr(module, name) for name in asked})
+
+
+def take_over(module: nn.Module, kind: Kind, new: nn.Module, fresh: nn.Module, adapter: Adapter) -> None:
+    """Give ``new`` the mode, the hooks and the user's own attributes of ``module``: those that ``fresh`` has not.
 
     Raises:
         CannotSwap: ``new`` has no place for one of them.
@@ -87,7 +99,8 @@ def take_over(module: nn.Module, kind: Kind, new: nn.Module, adapter: Adapter) -
     for name, parameter in module.named_parameters():
         if parameter._backward_hooks and id(parameter) not in parameters:
             raise CannotSwap(f"its {name} has a gradient hook, which would be lost")
-    known = _assigned(kind) | {*adapter.holds.get(kind, ())}
+    ours = LearnableNeuron.__annotations__ if isinstance(module, LearnableNeuron) else ()
+    known = {*vars(fresh), *ours, *adapter.holds.get(kind, ())}
     own = {name: value for name, value in vars(module).items() if name not in known}
     taken = [name for name in own if hasattr(new, name)]
     if taken:
@@ -96,34 +109,6 @@ def take_over(module: nn.Module, kind: Kind, new: nn.Module, adapter: Adapter) -
     new.__dict__.update(own)
     for hooks in HOOKS:  # the very dictionaries, so that the handles their owners hold still remove them
         new.__dict__[hooks] = module.__dict__[hooks]
-
-
-@cache
-def _assigned(kind: type) -> frozenset[str]:
-    """Names of the attributes that the code of ``kind`` and of its parents assigns: all others are the user's."""
-    names = {*vars(nn.Module()), *(LearnableNeuron.__annotations__ if issubclass(kind, LearnableNeuron) else ())}
-    for parent in kind.__mro__:
-        if parent not in (nn.Module, object):
-            for value in vars(parent).values():
-                names |= {name for code in _codes(value) for name in _stored(code)}
-    return frozenset(names)
-
-
-def _codes(value: Any) -> Iterator[CodeType]:
-    functions = [value.fget, value.fset] if isinstance(value, property) else [getattr(value, "__func__", value)]
-    for function in functions:
-        code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
-        if isinstance(code, CodeType):
-            yield code
-
-
-def _stored(code: CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "STORE_ATTR":
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _stored(constant)
 
 
 def unregistered(module: nn.Module, new: nn.Module) -> list[str]:

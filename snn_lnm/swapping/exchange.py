@@ -38,12 +38,14 @@ class Direction:
         concerned: the classes of neurons that get a row.
         table: class -> how its counterpart is built.
         build: the new neuron of an old one, by its entry in the table.
+        fresh: an old neuron as its class is by itself, from its class, the old one, the new one and their adapter.
         kept: why a neuron need not be exchanged; empty if it should be.
     """
 
     concerned: Callable[[Adapter], tuple[type[nn.Module], ...]]
     table: Callable[[Adapter], Mapping[type[nn.Module], Any]]
     build: Callable[[Any, nn.Module, SwapOptions], nn.Module]
+    fresh: Callable[[type[nn.Module], nn.Module, nn.Module, Adapter], nn.Module]
     kept: Callable[[nn.Module, Adapter], str]
 
 
@@ -142,7 +144,9 @@ def _decide(neuron: Neuron, direction: Direction, choice: Choice, devices: Mappi
         kind = known_class(module, table, adapter)
         check_nothing_is_lost(module, kind, adapter)
         new = direction.build(table[kind], module, choice.of(neuron.paths, module))
-        take_over(module, kind, new, adapter)
+        fresh = direction.fresh(kind, module, new, adapter)
+        take_over(module, kind, new, fresh, adapter)
+        adapter.release(fresh)
     except (CannotSwap, NoDefaultDomain) as obstacle:
         return neuron.leave("refused", str(obstacle))
     if not _tensors(module) and all(t.device.type == "cpu" for t in _tensors(new)):  # it could not know its device

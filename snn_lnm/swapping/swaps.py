@@ -14,6 +14,7 @@ from snn_lnm.memory import FULL, Memory
 from snn_lnm.neuron import Domain, LearnableNeuron
 from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions, loaded_adapters
 from snn_lnm.swapping.choice import Choice, Key, Keys, check_options
+from snn_lnm.swapping.counterpart import another
 from snn_lnm.swapping.exchange import Direction, exchange
 from snn_lnm.swapping.report import SwapReport
 
@@ -128,11 +129,13 @@ THERE = Direction(
     concerned=lambda adapter: adapter.neurons,
     table=lambda adapter: adapter.replace,
     build=_learnable,
+    fresh=lambda kind, old, new, adapter: another(kind, old),
     kept=_need_not,
 )
 BACK = Direction(
     concerned=lambda adapter: adapter.swapped,
     table=lambda adapter: adapter.restore,
     build=lambda build, module, options: build(module),
+    fresh=lambda kind, old, new, adapter: adapter.replace[type(new)](new, SwapOptions(domain=None)),
     kept=lambda module, adapter: "",
 )
