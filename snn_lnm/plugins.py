@@ -191,12 +191,13 @@ def _unfit(entry: metadata.EntryPoint, framework: metadata.Distribution | None) 
         # Extras are of our own frameworks; others come by their names.
         package = f"'snn-lnm[{entry.name}]'" if _owner(entry) == "snn-lnm" else entry.name
         return f"{entry.name} is not installed: pip install {package}"
+    name, version = framework.name, framework.version  # each reads and parses the metadata
     for requirement in map(Requirement, getattr(entry.dist, "requires", None) or ()):
         asked = requirement.specifier
-        if canonicalize_name(requirement.name) == canonicalize_name(framework.name) and not asked.contains(
-            framework.version, prereleases=True
+        if canonicalize_name(requirement.name) == canonicalize_name(name) and not asked.contains(
+            version, prereleases=True
         ):
-            return f"{framework.name} {framework.version} is installed, the adapter needs {asked}"
+            return f"{name} {version} is installed, the adapter needs {asked}"
     return ""
 
 
