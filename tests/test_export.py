@@ -14,12 +14,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from snn_lnm_norse import LNMParameters, lnm_feed_forward_step
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import snn_lnm
 from snn_lnm import LNM, QIF, State, engines
 from snn_lnm.engines import plain
+from snn_lnm.fuse import blocks
 
 pytestmark = [
     # PyTorch's own, of its exporters and of TorchScript.
@@ -301,14 +303,38 @@ class Fused(nn.Module):
         return (self.net(x)[0],)
 
 
-# What a trace of a fused network reads of sizes: it is one for as many steps.
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_fused_and_swapped():
     model, x = Fused().eval(), random(2 * T, 2, 3).abs()
-    expected = model(x)[0]
-    assert len(expected.unique()) > 3  # some spike
-    for program in (torch.jit.trace(model, x), torch.export.export(model, (x,)).module()):
-        assert torch.equal(program(x)[0], expected)
+    assert len(model(x)[0].unique()) > 3  # some spike
+    assert torch.equal(torch.export.export(model, (x,)).module()(x)[0], model(x)[0])
+    traced = torch.jit.trace(model, x)
+    for other in (x, random(3 * T, 5, 3).abs()):  # in one block each
+        assert torch.equal(traced(other)[0], model(other)[0])
+
+
+@pytest.mark.parametrize("at_once", ["auto", "all", 2])
+@pytest.mark.parametrize("state", [False, True])
+def test_tracing_a_fused_network_warns_of_nothing(state, at_once, monkeypatch):
+    """In blocks too, and with a recurrent neuron, which runs step by step: then of so many steps."""
+    monkeypatch.setattr(blocks, "FIRST_BYTES", 1)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    net = norse.SequentialState(nn.Linear(3, 4), norse.LIFCell(), norse.LIFRecurrentCell(4, 4))
+    snn_lnm.swap(net)
+    model, x = snn_lnm.fuse_time(net.requires_grad_(False), at_once=at_once), random(blocks.FEWEST + 2, 5, 3).abs()
+    start = model(x[:1])[1] if state else None
+    traced = torch.jit.trace(lambda x: model(x, start)[0], x)
+    assert torch.equal(traced(x), model(x, start)[0])
+
+
+@pytest.mark.filterwarnings("ignore:torch.as_tensor results are registered as constants")  # numbers, as they are
+def test_a_traced_step_from_rest_takes_any_batch():
+    p = LNMParameters(domain=(-1.5, 1.5))
+
+    def step(x):
+        return lnm_feed_forward_step(x, None, p)[1]
+
+    traced, x = torch.jit.trace(step, random(2, 3)), random(5, 3)
+    assert all(map(torch.equal, traced(x), step(x)))
 
 
 def snippets():

@@ -21,6 +21,7 @@ from snn_lnm.parameters import (
     default_domain,
     from_the_right,
 )
+from snn_lnm.tracing import sizes
 from snn_lnm_norse.surrogates import recover
 
 __all__ = [
@@ -167,9 +168,10 @@ def advance(
     sparse, x = x.is_sparse, _as_input(x)
     if p.bias is not None:
         x = x + p.bias
-    step = _common_shape(x.shape if single_step else x.shape[1:], state)
-    shape = step if single_step else (len(x), *step)
-    x = x if x.shape == shape else x.expand(shape)
+    own = sizes(x)[0 if single_step else 1 :]
+    step = _common_shape(own, state)
+    if step != own:
+        x = x.expand(step if single_step else (len(x), *step))
     start = _start(state, step, x, p)
     numbers = _numbers(p, dt, len(step), x)
     options: dict[str, Any] = {"backend": backend, "single_step": single_step, "membrane": record_states}
@@ -196,12 +198,13 @@ def advance_recurrent(
     """One step `[B, I]` with recurrence. Norse's order: ``(i + W_in·x) + W_rec·z``."""
     sparse, x = x.is_sparse, _as_input(x)
     driven = torch.nn.functional.linear(x, input_weights)
-    driven = driven.expand(_common_shape(driven.shape, state))
-    z = torch.zeros_like(driven) if state is None else _broadcast(state.z, driven.shape, driven).to(x.dtype)
-    fed_back = torch.nn.functional.linear(z, recurrent_weights).expand(driven.shape)
+    step = _common_shape(sizes(driven), state)
+    driven = driven if step == sizes(driven) else driven.expand(step)
+    z = torch.zeros_like(driven) if state is None else _broadcast(state.z, step, driven).to(x.dtype)
+    fed_back = torch.nn.functional.linear(z, recurrent_weights).expand_as(driven)
     if p.bias is not None:
         fed_back = fed_back + p.bias
-    start = _start(state, driven.shape, driven, p)
+    start = _start(state, step, driven, p)
     if start.current is None:
         fed_back = driven + fed_back
     else:
@@ -238,9 +241,9 @@ def _start(state: Any, step: torch.Size, x: Tensor, p: LNMParameters) -> State:
 
 def _common_shape(step: torch.Size, state: Any) -> torch.Size:
     """One step of the input broadcast with the state, as the host's sums would."""
-    if state is None or all([isinstance(value, Tensor) and value.shape == step for value in state]):
+    if state is None or all([isinstance(value, Tensor) and sizes(value) == step for value in state]):
         return step
-    shapes = [torch.as_tensor(value).shape for value in state]
+    shapes = [sizes(torch.as_tensor(value)) for value in state]
     try:
         return cast(torch.Size, torch.broadcast_shapes(step, *shapes))
     except RuntimeError:
@@ -251,10 +254,11 @@ def _common_shape(step: torch.Size, state: Any) -> torch.Size:
 
 
 def _broadcast(value: Any, step: torch.Size, x: Tensor) -> Tensor:
-    if isinstance(value, Tensor) and value.shape == step and _fits(value, STATE_DTYPE.get(x.dtype, x.dtype), x):
+    """To ``step``, the last dimensions of ``x``."""
+    if isinstance(value, Tensor) and sizes(value) == step and _fits(value, STATE_DTYPE.get(x.dtype, x.dtype), x):
         return recordable(value)
     value = torch.as_tensor(value.to_dense() if isinstance(value, Tensor) else value, device=x.device)
-    return recordable(_promote(value, STATE_DTYPE.get(x.dtype, x.dtype))).expand(step)
+    return recordable(_promote(value, STATE_DTYPE.get(x.dtype, x.dtype))).expand(x.shape[x.dim() - len(step) :])
 
 
 def _fits(value: Tensor, dtype: torch.dtype, x: Tensor) -> bool:

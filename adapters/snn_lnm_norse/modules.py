@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snn_lnm import engines
 from snn_lnm.neuron import HasDynamics
 from snn_lnm.parameters import STATE_DTYPE, check_coefficients, check_finite
+from snn_lnm.tracing import sizes
 from snn_lnm_norse.functional import (
     DEFAULT,
     LNMParameters,
@@ -258,14 +259,14 @@ class RecurrentNeuron(RegisteredNeuron):
         weights = self.recurrent_weights
         if self.autapses:
             return weights
-        return weights * (1 - torch.eye(len(weights), dtype=weights.dtype, device=weights.device))
+        return weights * (1 - torch.eye(sizes(weights)[0], dtype=weights.dtype, device=weights.device))
 
     def extra_repr(self) -> str:
-        sizes = f"input_size={int(self.input_size)}, hidden_size={int(self.hidden_size)}"
-        return f"{sizes}, p={self._p_as_numbers()}, autapses={self.autapses}, dt={self.dt}"
+        shape = f"input_size={int(self.input_size)}, hidden_size={int(self.hidden_size)}"
+        return f"{shape}, p={self._p_as_numbers()}, autapses={self.autapses}, dt={self.dt}"
 
     def _state(self, dims: tuple[int, ...], x: Tensor) -> Any:
-        dims = (*dims, len(self.recurrent_weights))
+        dims = (*dims, sizes(self.recurrent_weights)[0])
         return recurrent_state(torch.zeros(dims, dtype=x.dtype, device=x.device), *self._at_rest(dims, x))
 
     def _step(self, x: Tensor, state: Any, weights: Tensor) -> tuple[Tensor, Any]:

@@ -10,6 +10,7 @@ from torch.nn import Module
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import DERIVATIONS, StepGraph
 from snn_lnm.plugins import Adapter, CannotFuse
+from snn_lnm.tracing import sizes
 
 __all__ = ["bytes_of_a_step", "first_steps", "steps_of"]
 
@@ -25,8 +26,9 @@ FIRST_HELD = 16
 
 def first_steps(x: Tensor, same: bool) -> int:
     """In the first block of ``x``, `[T, B, ...]`; ``same``: all of its steps are."""
-    fitting = FIRST_HELD if same else FIRST_BYTES * x.shape[0] // max(x.nbytes, 1)
-    return min(x.shape[0], max(FEWEST, fitting))
+    steps = sizes(x)[0]
+    fitting = FIRST_HELD if same else FIRST_BYTES * steps // max(x.nbytes, 1)
+    return min(steps, max(FEWEST, fitting))
 
 
 def steps_of(largest: int) -> int:
@@ -39,11 +41,11 @@ def bytes_of_a_step(step: StepGraph, x: Tensor, same: bool, adapters: Sequence[A
 
     None where other layers than dense ones change the size of what they take: that takes a run.
     """
-    sizes = {step.inputs[0]: x.shape[1:].numel()}
+    known = {step.inputs[0]: x.shape[1:].numel()}
     once = {step.inputs[0]} if same else set[str]()  # runs once, and has no bytes per step
     for node in step.operations[:-1]:
         source = node.sources[0] if node.sources else ""
-        size, is_once = sizes.get(source), source in once
+        size, is_once = known.get(source), source in once
         if node.op == "call_module":
             module = step.called[node.name]
             is_neuron = any(type(module) in adapter.fuse for adapter in adapters)
@@ -54,10 +56,10 @@ def bytes_of_a_step(step: StepGraph, x: Tensor, same: bool, adapters: Sequence[A
         elif node.op != "placeholder" and getattr(node.target, "__name__", "") not in DERIVATIONS:
             return None
         if size is not None:
-            sizes[node.name] = size
+            known[node.name] = size
         if is_once:
             once.add(node.name)
-    return max([1, *[size for name, size in sizes.items() if name not in once]]) * x.element_size()
+    return max([1, *[size for name, size in known.items() if name not in once]]) * x.element_size()
 
 
 def _size_after(layer: Module, size: int, adapters: Sequence[Adapter]) -> int | None:

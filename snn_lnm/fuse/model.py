@@ -27,6 +27,7 @@ from snn_lnm.lengths import check_lengths
 from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
 from snn_lnm.table import table
+from snn_lnm.tracing import sizes
 
 __all__ = ["FuseReport", "FuseRow", "FusedTime", "fuse_time"]
 
@@ -157,7 +158,7 @@ class FusedTime(nn.Module):
         """
         if not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - users need not check types
             raise TypeError(f"the input must be a torch.Tensor, got {type(x).__name__}.")
-        if check_dense(x).dim() < 2 or not x.shape[0]:
+        if check_dense(x).dim() < 2 or not sizes(x)[0]:
             raise ValueError(f"the input must be [T, B, ...] with T >= 1, got {[*x.shape]}.")
         known = None if lengths is None else check_lengths(lengths, x)
         root = self._root()

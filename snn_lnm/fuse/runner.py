@@ -32,6 +32,7 @@ from snn_lnm.fuse.values import (
 )
 from snn_lnm.lengths import Lengths, within
 from snn_lnm.plugins import Adapter, Call, CannotFuse
+from snn_lnm.tracing import sizes
 
 __all__ = ["AtOnce", "Runner", "Way", "way_of"]
 
@@ -128,25 +129,27 @@ class Runner:
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
         """Parts of ``x``; how long depends on nothing but the sizes of tensors."""
-        steps = x.shape[0] if isinstance(self.at_once, str) else self.at_once
+        length = sizes(x)[0]
+        steps = length if isinstance(self.at_once, str) else self.at_once
         if self.at_once == "auto" and x.device.type == "cpu":  # a GPU waits for calls, not for its caches
             same = bool(self.same)
             first = blocks.first_steps(x, same)
-            if first < x.shape[0]:
+            if first < length:
                 known = blocks.bytes_of_a_step(self.step, x, same, self.adapters)
                 if known is None:
-                    head, x = _parts(x, [first, x.shape[0] - first])
+                    head, x = _parts(x, [first, length - first])
+                    length -= first
                     self.largest = 1
                     yield head
                 steps = blocks.steps_of(known or self.largest)
-        if 0 < x.shape[0] <= steps:
+        if length <= steps:
             yield x
-        elif x.shape[0]:
+        else:
             yield from _parts(x, steps)  # whose gradient is put together once, not a slice at a time
 
     def _block(self, x: Tensor, states: Sequence[Any]) -> Any:
         """What the step returns over the time of ``x``; goes on from the last block's states, if there was one."""
-        self.steps = x.shape[0]
+        self.steps = sizes(x)[0]
         self.stepped = []
         values: dict[str, Any] = dict(zip(self.step.inputs, [OverTime(x, is_input=True), *states], strict=True))
         values.update(self.same)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from snn_lnm.tracing import sizes
+
 __all__ = [
     "OverTime",
     "Steps",
@@ -105,7 +107,7 @@ def fused_result(out: Any) -> Any:
 
 
 def bytes_of_a_step(value: Any) -> int:
-    return value.tensor.nbytes // len(value.tensor) if isinstance(value, OverTime) else 0
+    return value.tensor.nbytes // sizes(value.tensor)[0] if isinstance(value, OverTime) else 0
 
 
 def last(value: Any) -> Any:

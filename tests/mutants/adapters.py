@@ -224,8 +224,8 @@ MUTANTS = [
         "functional",
         "one member of the state speaks for all",
         "_common_shape",
-        "all([isinstance(value, Tensor) and value.shape == step for value in state])",
-        "any([isinstance(value, Tensor) and value.shape == step for value in state])",
+        "all([isinstance(value, Tensor) and sizes(value) == step for value in state])",
+        "any([isinstance(value, Tensor) and sizes(value) == step for value in state])",
         MODULES,
     ),
     norse(
