@@ -226,6 +226,8 @@ class FusedTime(nn.Module):
         for node in step.layers:
             module, seen = step.called[node.name], self._seen.get(node.target, (None, False))
             how, reason, _ = way_of(module, step.calls[node.name], seen, self._adapters, self._exact)
+            if how == "step by step" and isinstance(module, self._per_step):
+                reason = "named in per_step"
             found.append((node, module, how, step.leaves.get(module, reason)))
         return found
 

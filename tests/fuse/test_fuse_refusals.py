@@ -1,4 +1,4 @@
-"""One sentence for each obstacle, with file and line; and layers that cannot be followed run step by step."""
+"""What cannot be fused is left as it was, and one sentence says why: with file and line where there is one."""
 
 import inspect
 import re
@@ -8,18 +8,12 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from optional import HAS_SPIKINGJELLY
-from snntorch import utils
+from test_fuse_stepped import OwnNeuron, Sign
 from torch import nn
 from torch.nn import functional as F
 
 import snn_lnm
 
-if HAS_SPIKINGJELLY:
-    from spikingjelly.activation_based import functional as jelly
-    from spikingjelly.activation_based import layer, neuron
-
-T, B = 4, 3
 JARGON = re.compile("symbolic|[Pp]roxy|torch.fx|iterat|traced")
 
 
@@ -154,6 +148,15 @@ class Inner(nn.Sequential):
 LOOPS = (Fixed, Size, Zeros, OwnSteps, Iterate, Unbind, Check, Comprehension, While, Helper, Cells, ByHand, Inner)
 
 
+def refusal(net):
+    """What is said of ``net``, which stays as it was."""
+    before = {name: vars(module).copy() for name, module in net.named_modules()}
+    with pytest.raises(ValueError) as caught:
+        snn_lnm.fuse_time(net)
+    assert {name: vars(module) for name, module in net.named_modules()} == before
+    return str(caught.value)
+
+
 def line_of(kind, mark):
     lines, first = inspect.getsourcelines(ByHand if kind is Inner else kind)
     return first + next(i for i, line in enumerate(lines) if mark in line)
@@ -165,9 +168,7 @@ def test_a_loop_over_time_is_one_sentence_with_its_line(kind, swap):
     net = kind()
     if swap and kind not in (ByHand, Inner):
         snn_lnm.swap(net)
-    with pytest.raises(ValueError) as caught:
-        snn_lnm.fuse_time(net)
-    text = str(caught.value)
+    text = refusal(net)
     assert f"its forward loops over time (test_fuse_refusals.py:{line_of(kind, '# here')}): fuse_time takes one" in text
     assert not JARGON.search(text)
 
@@ -218,16 +219,6 @@ class Grad(Base):
         return self.lif(x)
 
 
-class Sign(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, w):
-        return w.sign()
-
-    @staticmethod
-    def backward(ctx, g):
-        return g
-
-
 class Straight(Base):
     def forward(self, x):
         return self.lif(F.linear(x, Sign.apply(self.fc.weight)))
@@ -254,11 +245,10 @@ OBSTACLES = {
 
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_other_obstacles_have_a_sentence_and_a_line(kind):
-    with pytest.raises(ValueError) as caught:
-        snn_lnm.fuse_time(kind())
-    text = str(caught.value)
+    text = refusal(kind())
     assert text.startswith(f"fuse_time: {kind.__name__}.forward ") and OBSTACLES[kind] in text
-    assert f"(test_fuse_refusals.py:{line_of(Sign, 'w.sign') if kind is Straight else line_of(kind, '# here')})" in text
+    place = ("stepped", Sign, "w.sign") if kind is Straight else ("refusals", kind, "# here")
+    assert f"(test_fuse_{place[0]}.py:{line_of(*place[1:])})" in text
     assert not JARGON.search(text) and "loops over" not in text
 
 
@@ -279,211 +269,67 @@ def test_a_loop_over_layers_is_none_over_time():
         snn_lnm.fuse_time(Deep())
 
 
-# ---- layers that cannot be followed
-
-
-class Binary(nn.Linear):
-    def forward(self, x):
-        return F.linear(x, Sign.apply(self.weight), self.bias)
-
-
-class Rectifies(nn.Module):
-    def forward(self, x):
-        return x if x.sum() > 0 else -x
-
-
-class Frozen(nn.Linear):
-    def forward(self, x):
-        with torch.no_grad():
-            return super().forward(x)
-
-
-class Counts(nn.Module):
+class KeepsState(nn.Module):
     def __init__(self):
         super().__init__()
-        self.calls = 0
+        self.lif, self.mem = snn.Leaky(beta=0.5), None
 
     def forward(self, x):
-        self.calls += 1
-        return x * self.calls
+        spk, self.mem = self.lif(x, self.mem)
+        return spk
 
 
-class Noisy(nn.Module):
+class ChangesState(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.5)
+
+    def forward(self, x, mem):
+        spk, mem = self.lif(x, mem)
+        return spk, mem * 0.5
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.5)
+
+    def forward(self, x, mem):
+        spk, mem = self.lif(x, mem)
+        mem.clamp_(max=0.5)
+        return spk, mem
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lif = snn.Leaky(beta=0.5, init_hidden=True)
+
     def forward(self, x):
-        return x + torch.rand(x.size(0), 5)
+        return self.lif(self.lif(x))
 
 
-def scripted():
-    return torch.jit.script(nn.Linear(5, 5))
+class Bare(snn.Leaky):
+    def __init__(self):
+        super().__init__(beta=0.5, init_hidden=True)
 
 
-LAYERS = {
-    lambda: Binary(5, 5): "has a gradient of its own",
-    Rectifies: "branches on a tensor",
-    lambda: Frozen(5, 5): "switches gradients",
-    Counts: "assigns 0.calls",
-    Noisy: "makes a tensor by torch.rand",
-    scripted: "scripted",
+STATES = {
+    KeepsState: "a step assigns mem",
+    ChangesState: "does not return the next state of lif",
+    InPlace: "writes into a tensor (clamp_)",
+    OwnNeuron: "argument 'v' is used by mul",
+    Twice: "lif is called twice in a step",
+    Bare: "a bare Bare is a neuron",
 }
 
 
-def looped(net, x, seed=3):
-    torch.manual_seed(seed)
-    utils.reset(net)
-    return torch.stack([net(x_t) for x_t in x])
+@pytest.mark.parametrize("kind", STATES)
+def test_states_that_do_not_go_in_and_out(kind):
+    assert STATES[kind] in refusal(kind())
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-@pytest.mark.parametrize("build", LAYERS, ids=lambda build: getattr(build, "__name__", ""))
-def test_a_layer_that_cannot_be_followed_runs_step_by_step(build):
-    net, x = nn.Sequential(build(), snn.Leaky(0.9, init_hidden=True)), torch.randn(T, B, 5)
-    snn_lnm.swap(net)
-    expected = looped(net, x)
-    if hasattr(net[0], "calls"):
-        net[0].calls = 0
-    fused = snn_lnm.fuse_time(net, exact=True)
-    utils.reset(net)
-    torch.manual_seed(3)
-    assert torch.equal(fused(x), expected)
-    first, second = fused.report.rows
-    assert (first.runs, second.runs) == ("step by step", "fused over T") and LAYERS[build] in first.reason
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
-def test_scripted_layers_may_be_named_too():
-    net = nn.Sequential(scripted(), snn.Leaky(0.9, init_hidden=True))
-    fused = snn_lnm.fuse_time(net, per_step=[torch.jit.ScriptModule])
-    assert fused.report.rows[0].runs == "step by step"
-    assert fused(torch.rand(T, B, 5)).shape == (T, B, 5)
-
-
-def test_the_gradient_of_a_straight_through_layer_is_the_loop_s():
-    net, x = nn.Sequential(Binary(5, 5), snn.Leaky(0.9, init_hidden=True)), torch.randn(T, B, 5)
-    snn_lnm.swap(net)
-    looped(net, x).sum().backward()
-    expected = net[0].weight.grad.clone()
-    net.zero_grad()
-    utils.reset(net)
-    snn_lnm.fuse_time(net)(x).sum().backward()
-    assert torch.allclose(net[0].weight.grad, expected, rtol=1e-5) and expected.any()
-
-
-class OwnNeuron(nn.Module):
-    """A neuron that somebody wrote by hand, its state an argument."""
-
-    def forward(self, x, v):
-        v = 0.5 * v + x
-        return (v > 1).float(), v
-
-
-class WithOwnNeuron(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.fc, self.own = nn.Linear(5, 5), OwnNeuron()
-
-    def forward(self, x, v):
-        return self.own(self.fc(x), v)
-
-
-def test_a_neuron_by_hand_runs_step_by_step():
-    net, x, v, out = WithOwnNeuron(), 3 * torch.randn(T, B, 5), torch.zeros(B, 5), []
-    fused = snn_lnm.fuse_time(net, exact=True)
-    got = fused(x, v)
-    for x_t in x:
-        s, v = net(x_t, v)
-        out.append((s, v))
-    assert all(map(torch.equal, got, map(torch.stack, zip(*out, strict=True)))) and got[0].any()
-    assert [row.reason for row in fused.report.rows] == [
-        "exact=True: its sums may round otherwise on a larger batch",
-        "computes with a state by itself",
-    ]
-
-
-class Clamps(nn.Module):
-    def forward(self, x):
-        with torch.no_grad():  # cannot be followed, and so what comes next is not seen
-            scale = x.max() + 1
-        return x.clamp_(min=0) / scale
-
-
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_a_layer_that_writes_into_what_it_is_given_is_found_out(mode):
-    fused = snn_lnm.fuse_time(nn.Sequential(nn.Linear(5, 5), Clamps()))
-    with mode(), pytest.raises(RuntimeError, match="Clamps writes into what it is given"):
-        fused(torch.randn(T, B, 5))
-
-
-def test_hooks_of_a_layer_without_neurons_see_every_step():
-    net, seen = nn.Sequential(nn.Sequential(nn.Linear(5, 5)), snn.Leaky(0.9, init_hidden=True)), []
-    net[0].register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    fused = snn_lnm.fuse_time(net)
-    fused(torch.rand(T, B, 5))
-    assert seen == [(B, 5)] * T and fused.report.rows[0].reason == "its hooks see every step"
-
-
-# ---- nets that take time themselves
-
-
-def norse_net():
-    return norse.SequentialState(nn.Linear(5, 5), norse.LIF())
-
-
-def norse_recurrent():
-    return norse.SequentialState(norse.LIFRecurrent(5, 5))
-
-
-def lifted():
-    return norse.SequentialState(norse.Lift(nn.Linear(5, 5)), norse.LIFCell())
-
-
-def own():
-    return norse.SequentialState(nn.Linear(5, 5), snn_lnm.LNM())
-
-
-def quadratic():
-    return norse.SequentialState(nn.Linear(5, 5), snn_lnm.QIF())
-
-
-def parallel():
-    return nn.Sequential(snn.LeakyParallel(5, 5), nn.Linear(5, 5))
-
-
-def jelly_net():
-    net = nn.Sequential(layer.Linear(5, 5), neuron.IFNode())
-    jelly.set_step_mode(net, "m")
-    return net
-
-
-def jelly_neuron():
-    return nn.Sequential(nn.Linear(5, 5), neuron.IFNode(step_mode="m"))
-
-
-def jelly_container():
-    return nn.Sequential(layer.SeqToANNContainer(nn.Linear(5, 5)), neuron.IFNode())
-
-
-MANY = [norse_net, norse_recurrent, lifted, own, quadratic, parallel]
-MANY += [jelly_net, jelly_neuron, jelly_container] if HAS_SPIKINGJELLY else []
-
-
-@pytest.mark.parametrize("swap", [True, False])
-@pytest.mark.parametrize("build", MANY)
-def test_a_net_that_takes_time_itself_is_refused(build, swap):
-    net = build()
-    if swap:
-        snn_lnm.swap(net)
-    with pytest.raises(ValueError, match=r"this net takes time itself \(\w+, \w+, takes \[T, B, \.\.\.\]\): call it"):
-        snn_lnm.fuse_time(net)
-
-
-@pytest.mark.skipif(not HAS_SPIKINGJELLY, reason="spikingjelly is not installed")
-def test_a_net_that_is_switched_to_sequences_later_is_refused_then():
-    net = nn.Sequential(layer.Linear(5, 5), neuron.IFNode())
-    snn_lnm.swap(net)
-    fused = snn_lnm.fuse_time(net)
-    jelly.set_step_mode(net, "m")
-    with pytest.raises(ValueError, match="takes time itself"):
-        fused(torch.rand(T, B, 5))
-    assert net[1].v == 0.0  # as it was
-    jelly.set_step_mode(net, "s")
-    assert fused(torch.rand(T, B, 5)).shape == (T, B, 5)
+def rows():
+    """Of docs/errors.md."""
+    kinds = (Size, *OBSTACLES, *STATES)
+    return [(f"snn_lnm.fuse_time({kind.__name__}())", lambda kind=kind: snn_lnm.fuse_time(kind())) for kind in kinds]

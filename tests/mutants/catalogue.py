@@ -1,13 +1,15 @@
 """All mutants."""
 
-from tests.mutants import adapters, cpp, fuse, held, law, modules, prepared, triton
+from tests.mutants import adapters, cpp, following, fuse, held, law, modules, prepared, swapping, triton
 
 MUTANTS = [
     *law.MUTANTS,
     *modules.MUTANTS,
     *prepared.MUTANTS,
+    *swapping.MUTANTS,
     *adapters.MUTANTS,
     *held.MUTANTS,
+    *following.MUTANTS,
     *fuse.MUTANTS,
     *triton.MUTANTS,
     *cpp.MUTANTS,

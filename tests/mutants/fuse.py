@@ -1,4 +1,4 @@
-"""Mutants of whole networks over time: the graph of a step, what folds, blocks of time and the states between."""
+"""Mutants of whole networks over time: the runs of a step, blocks of time, padding, and the model."""
 
 from tests.mutants.mutant import Mutant
 
@@ -9,8 +9,6 @@ LENGTHS = "tests/test_lengths.py::test_"
 REFUSALS = "tests/fuse/test_fuse_refusals.py::test_"
 MODELS = "tests/fuse/test_fuse_models.py::test_"
 EXPLICIT = f"{MODELS}explicit_states_go_in_and_come_back_over_time"
-POOLING = f"{LAYERS}max_pooling_is_the_engine_s"
-WATCHED = f"{LAYERS}a_pooling_layer_that_is_watched_or_patched_is_called"
 HELD = "tests/fuse/test_fuse_held.py::test_"
 ONCE, OVER_TIME = f"{HELD}layers_before_the_first_neuron_are_called_once", f"{HELD}what_a_step_returns_comes_over_time"
 BLOCKS = f"{MODELS}steps_that_go_through_the_network_together"
@@ -133,7 +131,7 @@ MUTANTS = [
         "StepTracer.create_node",
         "word := _in_place(node)",
         "False and (word := _in_place(node))",
-        f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
+        f"{REFUSALS}states_that_do_not_go_in_and_out",
     ),
     mutant("blocks.py", "blocks of single steps", "FEWEST", "FEWEST = 8", "FEWEST = 1", BLOCKS),
     mutant(
@@ -223,121 +221,6 @@ MUTANTS = [
         "self.exact and target in folding.SUMS",
         "self.exact and not folding.SUMS",
         f"{MODELS}exact_is_the_loop_whatever_a_blas_does_with_more_rows",
-    ),
-    # ---- fuse/folding.py
-    mutant(
-        "folding.py",
-        "batch normalisation is folded in training",
-        "reason_to_step",
-        "kind in NORMS and (layer.training or",
-        "kind in NORMS and (False or",
-        f"{LAYERS}batch_norm_uses_the_statistics_of_each_step_and_is_folded_in_evaluation",
-    ),
-    mutant(
-        "folding.py",
-        "dropout is folded in training",
-        "reason_to_step",
-        '"draws a mask at every step" if layer.training else ""',
-        '""',
-        f"{LAYERS}dropout_draws_the_masks_of_the_loop",
-    ),
-    mutant(
-        "folding.py",
-        "a step without a batch is taken for one",
-        "reason_to_step",
-        "dims != least if exact else dims < least",
-        "False if exact else dims < least",
-        f"{LAYERS}an_unbatched_step_is_not_taken_for_a_batch",
-    ),
-    # ---- fuse/graph.py
-    mutant(
-        "graph.py",
-        "a changed state is taken for the layer's own",
-        "_check_states",
-        "not set(following) <= set(output.all_input_nodes)",
-        "False",
-        f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
-    ),
-    mutant(
-        "tracer.py",
-        "what tracing assigned stays",
-        "untouched",
-        "table.update(old)",
-        "pass",
-        f"{LAYERS}what_cannot_be_fused_is_left_as_it_was",
-    ),
-    mutant(
-        "graph.py",
-        "a layer that is renamed is not noticed",
-        "StepGraph.has",
-        "[*known] == [*modules] and",
-        "",
-        f"{LAYERS}a_layer_that_is_renamed_is_noticed",
-    ),
-    mutant(
-        "graph.py",
-        "no layer is called twice",
-        "_traced",
-        "len({*called.values()}) < len(called)",
-        "False",
-        f"{LAYERS}a_sum_that_remembers_by_a_hook_is_not_called_twice",
-    ),
-    mutant(
-        "graph.py",
-        "a function of one value is a layer",
-        "_operations",
-        'node.op == "call_module" and len(args) == 1',
-        "len(args) == 1",
-        f"{LAYERS}functions_mean_what_they_mean_in_one_step",
-    ),
-    # ---- fuse/tracer.py, fuse/obstacles.py
-    mutant(
-        "tracer.py",
-        "a net that takes time itself is fused",
-        "check_one_step",
-        "if is_over_time(module, adapters):",
-        "if False:",
-        f"{REFUSALS}a_net_that_takes_time_itself_is_refused",
-    ),
-    mutant(
-        "tracer.py",
-        "writing into a tensor of the step's own is not noticed",
-        "IN_PLACE",
-        '{"setitem", "__setitem__",',
-        '{"setitem",',
-        f"{REFUSALS}other_obstacles_have_a_sentence_and_a_line",
-    ),
-    mutant(
-        "graph.py",
-        "a loop that unrolls is taken for a step",
-        "_traced",
-        "if place := tracer.loop(only_indexed=True):",
-        "if False and (place := tracer.loop(only_indexed=True)):",
-        f"{REFUSALS}a_loop_over_time_is_one_sentence_with_its_line",
-    ),
-    mutant(
-        "graph.py",
-        "no layer is left to run step by step",
-        "trace",
-        "leaves[layer] = obstacle.reason",
-        "raise",
-        f"{REFUSALS}a_layer_that_cannot_be_followed_runs_step_by_step",
-    ),
-    mutant(
-        "obstacles.py",
-        "a loop over layers is one over time",
-        "_loop",
-        "or any(_is_of_layers(node, names) for node in over)",
-        "or not over",
-        f"{REFUSALS}a_loop_over_layers_is_none_over_time",
-    ),
-    mutant(
-        "runner.py",
-        "a layer that writes into its input is not found out",
-        "Runner._step_by_step",
-        "if any([_is_written(*mark) for mark in marks]):",
-        "if False:",
-        f"{REFUSALS}a_layer_that_writes_into_what_it_is_given_is_found_out",
     ),
     # ---- lengths.py
     Mutant(
@@ -462,34 +345,4 @@ MUTANTS = [
         "(self.training,)",
         f"{LAYERS}a_step_that_asks_whether_a_part_of_it_is_in_training",
     ),
-    # ---- fuse/folding.py, linear layers and pooling
-    mutant(
-        "folding.py",
-        "a linear layer takes row by row",
-        "fold",
-        "function(x, *args, **kwargs)",
-        "torch.stack([torch.stack([function(row) for row in step]) for step in x])",
-        f"{LAYERS}a_linear_layer_has_the_bits_of_one_large_batch",
-    ),
-    mutant(
-        "folding.py",
-        "a patched linear layer sees a sequence",
-        "fold",
-        'and "forward" not in vars(function)',
-        "",
-        f"{LAYERS}a_patched_linear_layer_sees_a_batch",
-    ),
-    mutant(
-        "folding.py",
-        "pooling as a layer is PyTorch's",
-        "call_of",
-        "kind is not nn.MaxPool2d or",
-        "True or",
-        POOLING,
-    ),
-    mutant(
-        "folding.py", "a patched pooling layer is not called", "call_of", '"forward" in vars(layer) or', "", WATCHED
-    ),
-    mutant("folding.py", "a watched one neither", "call_of", "or _are_all_modules_watched()", "", WATCHED),
-    mutant("folding.py", "pooling as a function is PyTorch's", "fold", "function is F.max_pool2d", "False", POOLING),
 ]
