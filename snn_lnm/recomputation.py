@@ -7,6 +7,8 @@ step goes on from it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 __all__ = ["check_kept", "recomputation"]
@@ -22,8 +24,8 @@ def recomputation() -> tuple[int, int] | None:
     """
     if torch.compiler.is_compiling() or (task := _graph_task()) == -1:
         return None
-    node = _node()
-    return task, -1 if node is None else node._sequence_nr()  # pyright: ignore
+    node: Any = _node()  # whatever its stub says, None where no node runs
+    return task, -1 if node is None else node._sequence_nr()
 
 
 def check_kept(name: str, set_in: tuple[int, int] | None) -> None:
