@@ -3,7 +3,7 @@
 import norse.torch as norse
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.iaf import IAF, IAFCell
@@ -18,6 +18,7 @@ KINDS = [norse.LIFCell, norse.LIF, norse.LIFBoxCell, IAFCell, IAF, *RECURRENT]
 PARAMETERS = {norse.LIFBoxCell: norse.LIFBoxParameters, IAFCell: norse.IAFParameters, IAF: norse.IAFParameters}
 METHODS = ["super", "triangle", "tanh", "circ", "heavi_erfc"]
 HIDDEN = 5
+FEW = settings(max_examples=max(1, settings.default.max_examples // 2))  # of each of many kinds
 
 
 def run(neuron, x, state=None):
@@ -74,6 +75,7 @@ def words_of(draw, kind):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@FEW
 @given(data=st.data(), degree=st.integers(1, 5), seed=st.integers(0, 2**31))
 def test_swapped_is_native(kind, dtype, data, degree, seed):
     """In float32; and in float64, whichever comes first, the swap or ``.double()``."""
