@@ -1,6 +1,7 @@
 """How tests run: threads, hosts without their warnings, and what Hypothesis draws."""
 
 import collections
+import gc
 import importlib
 import importlib.util
 import os
@@ -84,6 +85,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker("slow")
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    gc.freeze()  # what was imported lives on: collections need not look at it
 
 
 def pytest_runtest_setup():
