@@ -34,7 +34,7 @@ from snn_lnm.parameters import (
 from snn_lnm.recomputation import check_kept, recomputation
 from snn_lnm.reference import polynomial
 from snn_lnm.surrogate import Surrogate
-from snn_lnm.tracing import is_tracing
+from snn_lnm.tracing import is_tracing, sizes
 from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.surrogates import recover
 
@@ -191,7 +191,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         return cached[2]
 
     def is_fused(self) -> bool:
-        """Not under `torch.jit.trace`, to which shapes are no numbers."""
+        """Its options are the fused call's; others run in the host's own `forward`."""
         return bool(
             self.reset_delay
             and not self.inhibition
@@ -200,7 +200,6 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
             and isinstance(self._dynamics().surrogate, Surrogate)
             and not self._customised
             and not any(map(self.__dict__.__contains__, HOST_STEPS))
-            and not is_tracing()
         )
 
     def _resume(self, name: str, given: Tensor | None = None) -> Tensor:
@@ -244,14 +243,14 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         lengths: Any = None,
     ) -> tuple[functional.Output, Law]:
         """One step `[B, ...]` or a sequence `[T, B, ...]`; and what ran, for who needs more of it."""
-        dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), x.shape if single_step else x.shape[1:]
+        dtype, shape = STATE_DTYPE.get(x.dtype, x.dtype), sizes(x)[0 if single_step else 1 :]
         start = None  # a state of another shape restarts, as in the host
         if len(states) == 1:
             v = states[0]
-            if v.shape == shape:
+            if sizes(v) == shape:
                 start = State(v if v.dtype is dtype else v.to(dtype))
-        elif any([state.shape == shape for state in states]):
-            start = State(*[s.to(dtype) if s.shape == shape else functional.zeros(shape, x) for s in states[::-1]])
+        elif any([sizes(state) == shape for state in states]):
+            start = State(*[s.to(dtype) if sizes(s) == shape else functional.zeros(shape, x) for s in states[::-1]])
         numbers, dynamics = self._numbers(dtype, len(shape), alpha), self._dynamics()
         out = functional.run(
             x,
@@ -273,7 +272,8 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
 
     def _is_one(self, factor: Tensor) -> bool:
         """The constant 1 (or that cannot be told cheaply, and multiplying is the answer)."""
-        if factor.requires_grad or factor.is_meta or torch.compiler.is_compiling() or factor.is_inference():
+        is_recorded = torch.compiler.is_compiling() or is_tracing()
+        if factor.requires_grad or factor.is_meta or is_recorded or factor.is_inference():
             return False
         cached = self.__dict__.get("_cached_graded")
         # Reading the value would stall a GPU at every step.

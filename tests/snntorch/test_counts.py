@@ -55,6 +55,13 @@ def test_whole_numbers_train():
     assert neuron.coefficients.grad.tolist() == [6, 6, 6, 6]
 
 
+@pytest.mark.parametrize("delay", [True, False])
+def test_graded_spikes_come_in_the_dtype_of_the_input(delay):
+    neuron = LNM(0.9, graded_spikes_factor=torch.tensor([0.5, 2.0, 3.0]), reset_delay=delay)
+    spikes, _ = neuron(torch.full((2, 3), 4.0, dtype=torch.bfloat16), torch.ones(2, 3))
+    assert spikes.dtype == torch.bfloat16 and spikes[0].tolist() == [0.5, 2.0, 3.0]
+
+
 def test_half_precision_rounds_counts_as_the_host_does():
     counts = torch.tensor([[1, 257, 1000, 3]])
     host, ours = (net("Leaky", torch.bfloat16, swap) for swap in (False, True))

@@ -234,6 +234,7 @@ def test_a_state_that_is_a_buffer_can_be_copied_and_moved():
     del neuron.mem
     neuron.mem = nn.Parameter(torch.zeros(2, 3))
     assert neuron.double().mem.dtype == torch.float64
+    assert type(neuron.to_empty(device="cpu").mem) is nn.Parameter
 
 
 def test_a_module_without_storage_can_be_loaded():
@@ -286,6 +287,20 @@ def test_a_traced_step_gives_the_same_numbers(options, tmp_path):
         assert expected[0].any()
         for made in (*traced, net):
             assert all(torch.equal(got, value) for got, value in zip(made(x, start), expected, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind, states", [("Leaky", 1), ("Synaptic", 2)])
+def test_a_trace_warns_of_nothing_and_takes_any_batch(kind, states, tmp_path):
+    net = nn.Sequential(NEURONS[kind]())
+    snn_lnm.swap(net)
+    example, *others = [[torch.rand(batch, 4) for _ in range(1 + states)] for batch in (2, 2, 5)]
+    torch.jit.trace(net[0], example).save(tmp_path / "step.pt")
+    traced = torch.jit.load(tmp_path / "step.pt")
+    assert "snn_lnm::" in str(traced.inlined_graph)
+    for x in others:
+        found, expected = traced(*x), net[0](*x)
+        assert expected[0].any() and all(map(torch.equal, found, expected))
 
 
 @pytest.mark.filterwarnings("ignore")
