@@ -21,7 +21,7 @@ from snn_lnm.testing import identical, problems
 MIB = 1 << 20
 # The interpreter computes with numpy, which warns of the infinities and NaNs that the law carries on.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
-fewer = settings(max_examples=max(1, settings.default.max_examples // 3))  # Triton's interpreter is slow
+fewer = settings(max_examples=max(1, settings.default.max_examples // 6))  # Triton's interpreter is slow
 
 
 def outputs_and_gradients(problem, backend, **options):

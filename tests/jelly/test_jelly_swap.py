@@ -248,9 +248,10 @@ def test_double_models_and_their_state():
 
 
 def test_neurons_without_tensors_go_where_the_model_is():
-    net = nn.Sequential(nn.Linear(3, 3, device="meta"), neuron.LIFNode())
-    snn_lnm.swap(net)
-    assert net[1].coefficients.device.type == "meta"
+    for order in (slice(None), slice(None, None, -1)):  # before it, or else after it
+        net = nn.Sequential(*[nn.Linear(3, 3, device="meta"), neuron.LIFNode()][order])
+        snn_lnm.swap(net)
+        assert all(value.device.type == "meta" for value in net.parameters())
     spread = nn.Sequential(
         neuron.LIFNode(), nn.Linear(3, 3), neuron.IFNode(), nn.Linear(3, 3, device="meta"), nn.ReLU(), neuron.LIFNode()
     )

@@ -5,6 +5,7 @@ import gc
 import io
 import pickle
 import warnings
+import weakref
 
 import pytest
 import snntorch as snn
@@ -191,6 +192,18 @@ def test_neurons_may_die_while_the_host_walks_its_registry():
     del nets[0]
     utils.reset(nets[0])
     assert not nets[0][0].mem.any()
+
+
+def test_a_neuron_that_dies_after_the_host_looked_at_its_class_can_be_reset():
+    neuron = SynapticLNM(0.8, 0.9)
+    snn.SpikingNeuron.instances.append(weakref.ref(neuron))
+    place = len(snn.SpikingNeuron.instances) - 1
+    del neuron
+    gc.collect()
+    for name in ("syn", "mem"):
+        dead = snn.SpikingNeuron.instances[place]
+        setattr(dead, name, torch.zeros_like(getattr(dead, name)).detach_())
+    LNM(0.9)  # and its place is given up
 
 
 @pytest.mark.parametrize("make", [lambda: LNM(0.9, threshold=0.7), lambda: SynapticLNM(0.5, 0.9)])
