@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from benchmarks.gpu import FLOOR, copy_speed, do_bench, machine
 from snn_lnm.engines import triton as engine
 from snn_lnm.engines.triton.audit import Variant
+from snn_lnm.engines.triton.launches import Launch
 
 CASES = [
     ((32, 64, 4096), "layer"),
@@ -28,31 +30,26 @@ CASES = [
 ROUNDS = 5
 
 
-def law(shape: tuple[int, ...], layout: str, device: torch.device) -> engine.Law:
-    """The audit's cubic, with numbers."""
-    empty = Variant("cubic", shape=shape, layout=layout).law()
-    theta = torch.tensor([0.0, 0.9, 0.02, -0.03], device=device).expand(empty.coefficients.shape).contiguous()
-    threshold, v_reset, gain = (torch.tensor(value, device=device) for value in (1.0, 0.0, 1.0))
-    return empty._replace(coefficients=theta, threshold=threshold, v_reset=v_reset, gain=gain)
+def numbers(shape: tuple[int, ...], layout: str, device: torch.device) -> list[Tensor]:
+    """Of the audit's cubic."""
+    theta, *others = Variant("cubic", shape=shape, layout=layout).numbers()
+    spread = torch.tensor([0.0, 0.9, 0.02, -0.03], device=device).expand(theta.shape).contiguous()
+    return [spread, *(torch.tensor(value, device=device) for value, _ in zip((1.0, 0.0, 1.0), others, strict=True))]
 
 
-def launches(shape: tuple[int, ...], layout: str, device: torch.device) -> Iterator[tuple[str, engine.Launch]]:
+def launches(shape: tuple[int, ...], layout: str, device: torch.device) -> Iterator[tuple[str, Launch]]:
     """The two kernels of a training step, on random input."""
-    x, start, numbers = (
-        torch.randn(shape, device=device),
-        torch.zeros(shape[1:], device=device),
-        law(shape, layout, device),
-    )
-    (_, h, *_), forward = engine.prepare_forward(x, start, None, *numbers, torch.float32)
-    assert h is not None
+    call = Variant("cubic", shape=shape, layout=layout).call()
+    x = torch.randn(shape, device=device)
+    tensors = x, [torch.zeros(shape[1:], device=device)], numbers(shape, layout, device)
+    (_, h, *_), forward = engine.prepare_forward(*tensors, *call, torch.float32)
     forward(device)  # its membrane is the input of the backward pass
     yield "forward", forward
-    d_spikes, needs = torch.randn(shape, device=device), [True, False, False, False, False]
-    arguments = (d_spikes, None, None, None, x, start, None, h, *numbers, False, needs)
-    yield "backward", engine.prepare_backward(*arguments)[1]
+    d_outputs = [torch.randn(shape, device=device), None, None]
+    yield "backward", engine.prepare_backward(d_outputs, *tensors, h, *call, False, [True, False, False, False])[1]
 
 
-def measure(launch: engine.Launch, device: torch.device) -> list[float]:
+def measure(launch: Launch, device: torch.device) -> list[float]:
     """Microseconds of every round."""
     from triton.testing import do_bench_cudagraph
 

@@ -162,25 +162,23 @@ def _run(
     memory: Memory,
     remembers: bool,
 ) -> Output:
-    if memory is FULL and not torch.compiler.is_compiling() and dynamics.prepared:
-        known = _again(x, state, parameters, dynamics, single_step, membrane, backend)
-        if known is not None:
-            return known
-    check_input(x)
-    check_memory(memory)
     engines.check_name(backend)
-    shape = sizes(x)
-    step = shape if single_step else shape[1:]
-    source, steps = op.one_step(x, single_step)
     given = state if type(state) is State else _NOTHING
-    values = (source, *given, *parameters)
-    key = None
-    if remembers and _are_plain(values) and (state is None or given is state):
+    values, steps, key = (x, *given, *parameters), 0, None
+    if remembers and (state is None or given is state) and _are_plain(values):
+        if not x.is_contiguous():
+            source, steps = op.one_step(x, single_step)
+            values = (source, *values[1:])
         key = _key(values, memory, steps, single_step, membrane, backend)
         if (prepared := dynamics.prepared.get(key)) is not None:
-            start = _start(given, parameters, step, x)
-            spikes, h, last = op.call(prepared, source, start, parameters)
+            start = _start(given, parameters, x.shape if single_step else x.shape[1:], x)
+            spikes, h, last = op.call(prepared, values[0], start, parameters)
             return Output(spikes, h if membrane else start.v.new_empty(0), last)
+    check_input(x)
+    check_memory(memory)
+    shape = sizes(x)
+    step = shape if single_step else shape[1:]
+    source = values[0]
     aligned = _checked_parameters(parameters, x, step)
     start = _start(_checked_state(state, parameters, x, step), parameters, step, x)
     if not single_step and shape[0] == 0:
@@ -193,16 +191,15 @@ def _run(
         name = "reference"  # nobody, in any layout
     engine = engines.get(name, kept_dtype)
     if memory.recompute is not None and not single_step and not membrane and can_recompute():
-        engine = recomputing(engine, memory.recompute)
-    elif key is not None and name != "reference" and source.is_contiguous() and not _converted(values, aligned, start):
+        engine, key = recomputing(engine, memory.recompute), None
+    try:
+        spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
+    except engines.cpp.CannotCompile as error:
+        name, engine = "reference", engines.instead(backend, error)
+        spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
+    if key is not None and name != "reference" and source.is_contiguous() and not _converted(values, aligned, start):
         prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
-        is_numbered = memory is FULL and name == "cpp"
-        number = op.remember(prepared, source, start, parameters, membrane) if is_numbered else None
-        if number is None:
-            _remember(dynamics, key, prepared)
-        else:
-            _remember(dynamics, _place(step, x, steps, single_step, membrane, backend), number)
-    spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
+        _remember(dynamics, key, prepared)
     return Output(spikes, h if membrane else start.v.new_empty(0), last)
 
 
@@ -217,46 +214,6 @@ def _run_each_alone(
         return run(x, state, parameters, dynamics, **words)
 
     return Output(*each_alone(lengths, x, start, aligned, one))
-
-
-def _again(
-    x: Any,
-    state: State | None,
-    parameters: Parameters,
-    dynamics: Dynamics,
-    single_step: bool,
-    membrane: bool,
-    backend: engines.Backend,
-) -> Output | None:
-    """What a call gives that the C++ engine knows by a number; None if it does not, for whatever reason.
-
-    Of the checks only those that the operator does not make itself: it is there for speed.
-    """
-    if not isinstance(x, Tensor) or not x.is_cpu or backend not in ("auto", "cpp"):
-        return None
-    if x.is_nested or x.layout != torch.strided or not (state is None or type(state) is State):
-        return None
-    given = state or _NOTHING
-    # Function modes and transforms see the public operator, and what is traced holds it.
-    if (
-        torch._C._len_torch_function_stack()  # pyright: ignore[reportPrivateUsage] - no public ones
-        or torch._C._is_tracing()  # pyright: ignore[reportPrivateUsage]
-        or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateUsage]
-        or op.watched((x, *given, *parameters))
-    ):
-        return None
-    source, steps = (x, 0) if x.is_contiguous() else op.one_step(x, single_step)
-    step = x.shape if single_step else x.shape[1:]
-    number = dynamics.prepared.get(_place(step, x, steps, single_step, membrane, backend))
-    if number is None:
-        return None
-    spikes, h, v, current = op.again(source, *given, *parameters, number)
-    return None if spikes is None else Output(spikes, h, State(v, current))
-
-
-def _place(step: torch.Size, x: Tensor, steps: int, *options: Any) -> tuple[Any, ...]:
-    """Where such a number is: what the operator does not compare."""
-    return (step, x.dtype, steps, *options)
 
 
 def _checked_parameters(parameters: Parameters, x: Tensor, step: torch.Size) -> Parameters:
@@ -292,8 +249,9 @@ def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -
 
 def _are_plain(values: tuple[Any, ...]) -> bool:
     """Tensors are what they seem: no compiler, tracer, transform, mode or subclass, and no numbers in their place."""
-    followed = torch.compiler.is_compiling() or is_tracing()
-    return not (followed or engines.transformed() or op.watched(values))
+    followed = torch.compiler.is_compiling() or is_tracing() or engines.transformed() or op.watched(values)
+    x = values[0]
+    return not followed and x is not None and x.layout == torch.strided and not x.is_nested
 
 
 def _key(values: tuple[Any, ...], *options: Any) -> tuple[Any, ...]:
@@ -311,7 +269,7 @@ def _converted(values: tuple[Any, ...], aligned: Parameters, start: State) -> bo
     return any(a is not None and a.dtype != b.dtype for a, b in zip(values[1:], used, strict=True))
 
 
-def _remember(dynamics: Dynamics, key: Any, prepared: op.Prepared | int) -> None:
+def _remember(dynamics: Dynamics, key: Any, prepared: op.Prepared) -> None:
     if len(dynamics.prepared) >= MOST_PREPARED:
         dynamics.prepared.clear()
     dynamics.prepared[key] = prepared

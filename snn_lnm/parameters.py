@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Optional, cast, get_args
 
 import torch
@@ -107,6 +107,8 @@ class Dynamics:
     extension: Extension = "line"
     gain_divides: bool = False
     smooth: bool = False
+    text: str = field(init=False, repr=False, compare=False, default="")
+    """What :mod:`snn_lnm.engines.form` says of them. Made with them: compilers cannot print numbers."""
 
     def __post_init__(self) -> None:
         check_choice("charge", self.charge, Charge)
@@ -133,6 +135,8 @@ class Dynamics:
                     "fire_at_threshold=True cannot be combined with a callable surrogate: the callable "
                     "itself decides what u = 0 gives. Write `>=` into it, or use a built-in surrogate."
                 )
+        else:
+            object.__setattr__(self, "text", _text(self, self.surrogate))
 
     @property
     def state_is_membrane(self) -> bool:
@@ -146,6 +150,16 @@ class Dynamics:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "prepared"}
+
+
+def _text(dynamics: Dynamics, surrogate: surrogates.Surrogate) -> str:
+    said = [f"{name}={getattr(dynamics, name)}" for name in ("charge", "reset", "extension")]
+    flags = ("detach_reset", "fire_at_threshold", "gain_divides", "smooth")
+    said += [name for name in flags if getattr(dynamics, name)]
+    said.append(f"surrogate={','.join([surrogate.name, *[str(number) for number in surrogate.parameters]])}")
+    if dynamics.domain is not None:
+        said.append(f"domain={dynamics.domain[0]},{dynamics.domain[1]}")
+    return " ".join(said)
 
 
 def check_degree(degree: object) -> int:

@@ -22,19 +22,24 @@ the division those of SpikingJelly.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from snn_lnm.law import Law, Stepped
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
 from snn_lnm.surrogate import Surrogate
-from snn_lnm.tracing import sizes
 
-__all__ = ["charge", "fire", "polynomial", "reset", "scan", "step", "synapse"]
+__all__ = ["charge", "fire", "law", "polynomial", "reset", "scan", "step", "synapse"]
 
 
-def horner(v: Tensor, coefficients: Tensor) -> Tensor:
+def horner(v: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
     """``θ_0 + θ_1·v + ... + θ_D·v^D``, rounded as ``(..(θ_D·v + θ_{D-1})·v + ..)·v + θ_0``."""
-    *lower, p = coefficients.unbind(-1)
+    *lower, p = coefficients
     p = p.expand_as(v) if not lower else p
     for coefficient in reversed(lower):
         p = p * v + coefficient
@@ -60,15 +65,15 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     Where the higher coefficients are zero the bracket is exactly 0, so the line is the linear neuron
     to the bit.
     """
-    coefficients = parameters.coefficients
+    coefficients = parameters.coefficients.unbind(-1)
     if dynamics.domain is None:
         return horner(v, coefficients)
-    slope = line_slope(parameters, dynamics)
+    slope = line_slope(coefficients, parameters, dynamics)
 
     def line(u: Tensor) -> Tensor:
-        return slope * u + coefficients[..., 0]
+        return slope * u + coefficients[0]
 
-    if dynamics.extension == "line" and sizes(coefficients)[-1] == 2:
+    if dynamics.extension == "line" and len(coefficients) == 2:
         return line(v)
     w = clamp(v, *dynamics.domain)
     inside = horner(w, coefficients)
@@ -77,11 +82,11 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     return torch.where(w == v, inside, line(v) + (inside - line(w)))
 
 
-def line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
+def line_slope(coefficients: Sequence[Tensor], parameters: Parameters, dynamics: Dynamics) -> Tensor:
     """λ: θ_1, held to the slopes that do not expand."""
-    if sizes(parameters.coefficients)[-1] == 1:
-        return torch.zeros_like(parameters.coefficients[..., 0])
-    slope = parameters.coefficients[..., 1]
+    if len(coefficients) == 1:
+        return 0 * coefficients[0]
+    slope = coefficients[1]
     if dynamics.charge == "map":
         return clamp(slope, -1.0, 1.0)
     lowest = -2 * parameters.gain if dynamics.gain_divides else -2 / parameters.gain
@@ -167,3 +172,41 @@ def scan(x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics) ->
         spikes.append(s_t)
         h.append(h_t)
     return torch.stack(spikes).to(x.dtype), torch.stack(h), state
+
+
+@dataclass(frozen=True)
+class _Step:
+    """:func:`step` by the names of its states and numbers, as an engine asks for it; constants come by name, too."""
+
+    synapse: bool
+    dynamics: Dynamics
+
+    def __call__(
+        self, x: Any, states: Mapping[str, Any], numbers: Mapping[str, Any], constants: Mapping[str, Any]
+    ) -> Stepped:
+        dynamics = self.dynamics
+        if dynamics.domain is not None:
+            dynamics = copy.copy(dynamics)
+            object.__setattr__(dynamics, "domain", (constants["lo"], constants["hi"]))
+        parameters = Parameters(**numbers)
+        spikes, h, state = step(x, State(**states), parameters, dynamics)
+        return Stepped(spikes, h, {name: value for name, value in state._asdict().items() if value is not None})
+
+
+def law(dynamics: Dynamics, degree: int, synapse: bool) -> Law:
+    """The neuron as data: its states, its numbers, its step, and the constants that are no numbers to learn."""
+    surrogate = dynamics.surrogate
+    assert isinstance(surrogate, Surrogate)
+    constants: dict[str, float] = {}
+    if dynamics.domain is not None:
+        constants |= {"lo": dynamics.domain[0], "hi": dynamics.domain[1]}
+        dynamics = replace(dynamics, domain=(-1.0, 1.0))
+    for name, value in zip(surrogate.__match_args__, surrogate.parameters, strict=True):
+        constants[f"surrogate_{name}"] = value
+    numbers = [("coefficients", degree + 1), ("threshold", None), ("v_reset", None), ("gain", None)]
+    return Law(
+        states=("v", "current") if synapse else ("v",),
+        numbers=(*numbers, *([("alpha", None)] if synapse else [])),
+        constants=tuple(constants.items()),
+        step=_Step(synapse, replace(dynamics, surrogate=type(surrogate)())),
+    )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar, Union, cast
 
 import torch
 from torch import Tensor
@@ -66,12 +66,16 @@ class Surrogate:
         return [float(getattr(self, name)) for name in self.__match_args__]
 
     def __call__(self, u: Tensor, at_zero: bool = False) -> Tensor:
+        if not isinstance(cast(object, u), Tensor):  # a symbol, of a step that is traced
+            return cast(Any, u).spike(self, at_zero)
         if is_tracing() and not (torch.is_grad_enabled() and u.requires_grad):
             return _Step.forward(u, at_zero)  # what is traced can be saved only without Python's functions
         return _Step.apply(u, at_zero, self.derivative, *self.parameters)
 
     def smooth(self, u: Tensor) -> Tensor:
         """``S(u)``: the spike of smooth mode, whose gradient is a true one."""
+        if not isinstance(cast(object, u), Tensor):
+            return cast(Any, u).smooth(self)
         return self.primitive(u, *self.parameters)
 
 

@@ -26,7 +26,7 @@ _COMPILED = tuple(BY_NAME.values())  # surrogates
 Result = tuple[Tensor, Tensor, State]
 Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
 
-__all__ = ["Backend", "Engine", "check_name", "choose", "decompositions", "explain", "get", "transformed"]
+__all__ = ["Backend", "Engine", "check_name", "choose", "decompositions", "explain", "get", "instead", "transformed"]
 
 _OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
 _MISSING: dict[str, Callable[[], str | None]] = {
@@ -105,17 +105,35 @@ def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
         return name
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle} (backend='auto' takes what can.)")
-    # What the machine lacks is worth a word; a surrogate of the user's own is not.
-    if obstacle not in _warned and obstacle == _MISSING[name]():
-        _warned.add(obstacle)
-        warnings.warn(
-            f"snn_lnm runs on its reference engine: {obstacle} (It gives the same numbers, more slowly.)",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+    if obstacle == _MISSING[name]():  # what the machine lacks is worth a word; a surrogate of the user's own is not
+        _warn(obstacle)
     if (obstacle := _cannot_be_traced()) is not None:
         raise RuntimeError(obstacle)
     return "reference"
+
+
+def _warn(obstacle: str) -> None:
+    """Once of each."""
+    if obstacle in _warned:
+        return
+    _warned.add(obstacle)
+    warnings.warn(
+        f"snn_lnm runs on its reference engine: {obstacle} (It gives the same numbers, more slowly.)",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+
+
+def instead(backend: Backend, error: cpp.CannotCompile) -> Engine:
+    """The engine for a neuron whose kernel does not compile.
+
+    Raises:
+        RuntimeError: an explicit request that cannot be met.
+    """
+    if backend != "auto":
+        raise RuntimeError(f"backend={backend!r} cannot run here: {error} (backend='auto' takes what can.)") from error
+    _warn(str(error))
+    return _run_reference
 
 
 def get(name: str, membrane_dtype: torch.dtype) -> Engine:

@@ -1,14 +1,16 @@
-"""`torch.ops.snn_lnm.forward` and `.backward`: the one door to the compiled engines, an overload for each.
+"""`torch.ops.snn_lnm.scan` and `.scan_backward`: the one door to the compiled engines, an overload for each.
 
-They take the parameters in any shape: one value for the layer or one per group, where neuron `i` of a step
-(flat index) belongs to group ``(i // inner) % groups``. With ``held`` = T > 0 the input is one step, `[B, ...]`, the
-same at each of T, and so is its gradient. `run` brings the law's arguments into that form.
+They take the states before the first step, and the numbers of the neuron, each with one value for the layer or one per
+group: neuron `i` of a step (flat index) belongs to group ``(i // inner) % groups``. With ``steps`` = T > 0 the input is
+one step, `[B, ...]`, the same at each of T, and so is its gradient. ``law`` is the text of :mod:`snn_lnm.engines.form`.
+`scan` gives spikes, the membrane in the dtype ``kept`` (empty for None) and the states after the last step, but for the
+one that is the kept membrane of a single step. `run` brings a call into that form.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -16,167 +18,147 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from snn_lnm.engines import cpp, triton
+from snn_lnm.engines import cpp, form, triton
 from snn_lnm.engines.held import held
 from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
-from snn_lnm.surrogate import BY_NAME, Surrogate
 from snn_lnm.tracing import is_tracing, sizes
 
-__all__ = [
-    "Prepared",
-    "again",
-    "call",
-    "forward_fake",
-    "is_forward_mode",
-    "one_step",
-    "prepare",
-    "remember",
-    "run",
-    "watched",
-]
+__all__ = ["Prepared", "call", "is_forward_mode", "one_step", "prepare", "run", "scan_fake", "watched"]
 
 View = tuple[tuple[int, ...], tuple[int, ...]] | None
-"""Of a parameter: reshaped so, then expanded so; None: as it is."""
-_STATE = "Tensor x, Tensor v, Tensor? current"
-_PARAMETERS = "Tensor coefficients, Tensor threshold, Tensor v_reset, Tensor gain, Tensor? alpha"
-_OPTIONS = (
-    "int inner, bool single_step, int held, str charge, str reset, str synapse, int surrogate, "
-    "float[] surrogate_parameters, float[] domain, str extension, bool detach_reset, "
-    "bool fire_at_threshold, bool gain_divides, bool smooth"
+"""Of a number's tensor: reshaped so, then expanded so; None: as it is."""
+_TENSORS = "Tensor x, Tensor[] states, Tensor[] numbers"
+_OPTIONS = "str law, SymInt inner, SymInt groups, SymInt steps, bool single_step"
+_SCAN = f"({_TENSORS}, {_OPTIONS}, ScalarType? kept) -> Tensor[]"
+_SCAN_BACKWARD = (
+    f"(Tensor?[] d_outputs, {_TENSORS}, Tensor h, {_OPTIONS}, bool need_states, bool[] need_numbers) -> Tensor[]"
 )
-_OF_FORWARD = f"({_STATE}, {_PARAMETERS}, {_OPTIONS}, ScalarType? membrane)"
-_FORWARD = f"{_OF_FORWARD} -> (Tensor, Tensor, Tensor, Tensor)"
-_AGAIN = f"(Tensor x, Tensor? v, Tensor? current, {_PARAMETERS}, int call) -> (Tensor, Tensor, Tensor, Tensor)"
-_BACKWARD = (
-    "(Tensor? d_spikes, Tensor? d_h, Tensor? d_last_v, Tensor? d_last_current, "
-    f"{_STATE}, Tensor h, {_PARAMETERS}, {_OPTIONS}, bool need_state, bool[5] need_parameters) "
-    "-> (" + ", ".join(["Tensor"] * 8) + ")"
-)
-_INPUTS, _GAIN = 8, 6  # tensors of the forward op; the last two are gain and α
-_AS_THEY_ARE: tuple[View, ...] = (None,) * 5
 _PLAIN = {Tensor, torch.nn.Parameter, type(None)}
-_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}
-_ENGINES = ("cpp", "triton")
+_ENGINES: dict[str, Any] = {"cpp": cpp, "triton": triton}
 _BelowAutograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore[reportPrivateUsage] - torch has no public one
 
 _library = torch.library.Library("snn_lnm", "DEF")
 for _engine in _ENGINES:
-    _library.define(f"forward.{_engine}{_FORWARD}")
-    _library.define(f"backward.{_engine}{_BACKWARD}")
-_library.define(f"remember{_OF_FORWARD} -> int")  # the C++ engine's own, as the next
-_library.define(f"again{_AGAIN}")
-_FORWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.forward, name) for name in _ENGINES}
-_BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.backward, name) for name in _ENGINES}
-_OPS = {"forward": _FORWARDS, "backward": _BACKWARDS}
+    _library.define(f"scan.{_engine}{_SCAN}")
+    _library.define(f"scan_backward.{_engine}{_SCAN_BACKWARD}")
+_SCANS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.scan, name) for name in _ENGINES}
+_BACKWARDS: dict[str, Any] = {name: getattr(torch.ops.snn_lnm.scan_backward, name) for name in _ENGINES}
 
 
-def _build_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
-    """The C++ overloads until their library is there: it registers itself for CPU tensors when loaded."""
-    op = ops["cpp"]
-    if cpp.has_kernel(op.name()):
-        raise NotImplementedError(f"{op.name()} runs on dense CPU tensors only.")
-    cpp.load()
-    return op(*arguments)
+def outputs_shape(x: Tensor, steps: int) -> tuple[int, ...]:
+    """Of spikes and membranes."""
+    return (steps, *x.shape) if steps else tuple(x.shape)
 
 
-def _load_first(ops: dict[str, Any], *arguments: Any) -> tuple[Tensor, ...]:
-    """The derivatives of the C++ overloads until their library is there, which brings its own for CPU tensors.
-
-    Elsewhere there is none: shapes on the meta device, a refusal on others.
-    """
-    op = ops["cpp"]
-    if not cpp.has_kernel(op.name()):
-        cpp.load()
-        return op(*arguments)
-    with _BelowAutograd():
-        return op(*arguments)
+def kept_state(law: str, single_step: bool, kept: torch.dtype | None, x: Tensor) -> int:
+    """The place of the state that the kept membrane of a single step is, so that it is not written twice; or -1."""
+    return form.parse(law).membrane_state if single_step and kept == STATE_DTYPE[x.dtype] else -1
 
 
-def forward_fake(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    law, membrane = triton.Law(*rest[:-1]), rest[-1]
-    dtype = STATE_DTYPE[x.dtype]
-    nothing = x.new_empty(0, dtype=dtype)
-    membrane_is_last = membrane == dtype and law.single_step and law.reset not in ("hard", "soft")
-    shape = law.outputs(x)
-    return (
-        x.new_empty(shape),
-        nothing if membrane is None else x.new_empty(shape, dtype=membrane),
-        nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype),
-        x.new_empty(0 if law.alpha is None else v.shape, dtype=dtype),
-    )
+def scan_fake(
+    x: Tensor, states: list[Tensor], numbers: list[Tensor], law: str, inner: int, groups: int, steps: int,
+    single_step: bool, kept: torch.dtype | None,
+) -> list[Tensor]:  # fmt: skip
+    dtype, shape = STATE_DTYPE[x.dtype], outputs_shape(x, steps)
+    h = x.new_empty(0 if kept is None else shape, dtype=kept or dtype)
+    last = [x.new_empty(state.shape, dtype=dtype) for state in states]
+    if (same := kept_state(law, single_step, kept, x)) >= 0:
+        last[same] = x.new_empty(0, dtype=dtype)
+    return [x.new_empty(shape), h, *last]
 
 
 def _backward_fake(
-    d_spikes: Any, d_h: Any, d_last_v: Any, d_last_current: Any, x: Tensor, v: Tensor, current: Any, h: Any, *rest: Any
-) -> tuple[Tensor, ...]:
-    law, (need_state, needs) = triton.Law(*rest[:-2]), rest[-2:]
+    d_outputs: list[Tensor | None], x: Tensor, states: list[Tensor], numbers: list[Tensor], h: Tensor, law: str,
+    inner: int, groups: int, steps: int, single_step: bool, need_states: bool, need_numbers: list[bool],
+) -> list[Tensor]:  # fmt: skip
     dtype = STATE_DTYPE[x.dtype]
 
-    def like(value: Tensor | None, needed: bool) -> Tensor:
-        return x.new_empty(value.shape if needed and value is not None else 0, dtype=dtype)
+    def like(value: Tensor, needed: bool) -> Tensor:
+        return x.new_empty(value.shape if needed else 0, dtype=dtype)
 
-    return (
-        x.new_empty(x.shape),
-        like(v, need_state),
-        like(current, need_state),
-        *(like(value, need) for value, need in zip(law[:5], needs, strict=True)),
-    )
+    d_numbers = [like(value, need) for value, need in zip(numbers, need_numbers, strict=True)]
+    return [x.new_empty(x.shape), *[like(value, need_states) for value in states], *d_numbers]
 
 
-def _call(name: str, *arguments: Any) -> tuple[Any, ...]:
-    """Triton's operator, below autograd; None may stand for an empty output."""
-    with _BelowAutograd():
-        if not watched(arguments[:_INPUTS]):
-            return getattr(triton, name)(*arguments)  # it is Python: the dispatcher would only cost time
-        return _OPS[name]["triton"](*arguments)
+# ---- autograd ------------------------------------------------------------------------------------
 
 
-def watched(values: tuple[Any, ...]) -> bool:
-    """By a mode (fake tensors, tracing, a user's), or by a tensor's class: who then must see the operator."""
-    modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage] - torch has no public one
-    return modes > 0 or not _PLAIN.issuperset(map(type, values))
+class _Call(NamedTuple):
+    """An operator and what it takes besides tensors.
+
+    Attributes:
+        states: how many there are.
+        options: of `scan`: law, inner, groups, steps, single_step, kept.
+        kept_state: the place of the state that the kept membrane is, or -1.
+        uses_input: by which numbers' gradients are asked for, whether these follow from the input, too.
+    """
+
+    engine: str
+    states: int
+    options: tuple[Any, ...]
+    kept_state: int
+    uses_input: Callable[[tuple[bool, ...]], bool]
+
+
+def _call_of(engine: str, x: Tensor, states: int, options: tuple[Any, ...]) -> _Call:
+    law, *_, single_step, kept = options
+    same = kept_state(law, single_step, kept, x)
+    return _Call(engine, states, options, same, form.parse(law).uses_input)
 
 
 class _Scan(torch.autograd.Function):
-    """Triton's; that of the C++ engine is in `cpp/autograd.cpp`."""
-
     @staticmethod
-    def forward(ctx: Any, options: tuple[Any, ...], *inputs: Any) -> tuple[Any, ...]:
-        outputs = _call("forward", *inputs, *options)
+    def forward(ctx: Any, call: _Call, x: Tensor, *tensors: Tensor) -> Any:
+        count = call.states
+        with _BelowAutograd():
+            outputs = _SCANS[call.engine](x, tensors[:count], tensors[count:], *call.options)
         ctx.set_materialize_grads(False)
-        x, *others = inputs
         h = outputs[1]
-        if not any(ctx.needs_input_grad[1 + _GAIN :]):
-            # Only gain and α need the input; for the rest anything of its shape and dtype does.
-            fits = h is not None and h.dtype == x.dtype and h.shape == x.shape
+        if not call.uses_input(ctx.needs_input_grad[2 + count :]):
+            fits = h.dtype == x.dtype and h.shape == x.shape  # then it keeps nothing more
             x = h if fits else x.new_empty(()).expand(x.shape)
-        ctx.save_for_backward(x, *others, h)
-        ctx.options = options[:-1]
-        return outputs
+        ctx.save_for_backward(x, *tensors, h)
+        ctx.call = call
+        return tuple(outputs)
 
     @staticmethod
-    def backward(ctx: Any, *d_outputs: Any) -> tuple[Any, ...]:
-        x, v, current, *parameters, h = ctx.saved_tensors
-        if h is None:
-            raise ValueError("the operator kept no membrane to go back through: call it with a dtype for membrane.")
-        _, *needs = ctx.needs_input_grad
-        d_spikes, d_h, d_last_v, d_last_current = d_outputs
-        arguments = (
-            d_spikes,
-            d_h,
-            None if d_last_v is None or d_last_v.shape != v.shape else d_last_v,
-            None if current is None else d_last_current,
-            *(x, v, current, h, *parameters, *ctx.options),
-            needs[1] or needs[2],
-            needs[3:],
-        )
-        gradients = _backward_autograd(*arguments)
-        wanted = (gradient if need else None for gradient, need in zip(gradients, needs, strict=True))
-        return (None, *wanted)
+    def backward(ctx: Any, *d_outputs: Any) -> Any:
+        call: _Call = ctx.call
+        if call.options[-1] is None:
+            raise ValueError("the operator kept no membrane to go back through: call it with a dtype for kept.")
+        x, *tensors, h = ctx.saved_tensors
+        count = call.states
+        needs = ctx.needs_input_grad[2:]
+        given = [*d_outputs]
+        if call.kept_state >= 0:
+            given[2 + call.kept_state] = None  # of an empty tensor
+        states, numbers, options = tensors[:count], tensors[count:], call.options[:-1]
+        need_states = True in needs[:count]
+        backward = partial(_backward_autograd, call.engine)
+        gradients = backward(given, x, states, numbers, h, *options, need_states, [*needs[count:]])
+        need_x = ctx.needs_input_grad[1]
+        return (None, gradients[0] if need_x else None, *map(_if_needed, gradients[1:], needs))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotImplementedError("snn_lnm's neurons have no forward-mode derivative: use backward() or autograd.grad.")
+
+
+def _if_needed(gradient: Tensor, needed: bool) -> Tensor | None:
+    return gradient if needed else None
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operator: Any, arguments: tuple[Any, ...], *tensors: Tensor) -> Any:
+        with _BelowAutograd():
+            return tuple(operator(*arguments))
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Any) -> Any:
+        raise NotImplementedError(
+            "snn_lnm's compiled engines have no second derivative: use backend='reference' for it."
+        )
 
 
 def is_forward_mode() -> bool:
@@ -189,100 +171,119 @@ def _differentiated() -> bool:
     return torch.is_grad_enabled() or is_forward_mode()
 
 
-def _forward_autograd(*arguments: Any) -> tuple[Any, ...]:
+def _scan_autograd(
+    engine: str, x: Tensor, states: Sequence[Tensor], numbers: Sequence[Tensor], *options: Any
+) -> Sequence[Tensor]:
+    return _differentiable(_call_of(engine, x, len(states), options), x, states, numbers)
+
+
+def _through_dispatcher(
+    engine: str, options: tuple[Any, ...], x: Tensor, states: Sequence[Tensor], numbers: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    return _SCANS[engine](x, states, numbers, *options)
+
+
+def _differentiable(call: _Call, x: Tensor, states: Sequence[Tensor], numbers: Sequence[Tensor]) -> Sequence[Tensor]:
+    tensors = (x, *states, *numbers)
+    if is_forward_mode() or _wants_gradients(tensors):
+        return cast("tuple[Tensor, ...]", _Scan.apply(call, *tensors))
+    with _BelowAutograd():
+        return _SCANS[call.engine](x, states, numbers, *call.options)
+
+
+def _backward_autograd(engine: str, *arguments: Any) -> list[Tensor]:
+    operator = _BACKWARDS[engine]
     if _differentiated():
-        return _Scan.apply(arguments[_INPUTS:], *arguments[:_INPUTS])
-    return _call("forward", *arguments)
+        d_outputs, x, states, numbers, kept, *_ = arguments
+        tensors = [*(d for d in d_outputs if d is not None), x, *states, *numbers, kept]
+        return [*cast("tuple[Tensor, ...]", _Once.apply(operator, arguments, *tensors))]
+    with _BelowAutograd():
+        return operator(*arguments)
 
 
-class _Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Any, ...]:
-        return _call("backward", *arguments)
-
-    @staticmethod
-    def backward(ctx: Any, *d_outputs: Any) -> Any:
-        raise NotImplementedError(
-            "snn_lnm's compiled engines have no second derivative: use backend='reference' for it."
-        )
+def _wants_gradients(tensors: tuple[Tensor, ...]) -> bool:
+    """As PyTorch's own operators see it: an inference tensor has no gradient."""
+    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+        return False
+    return any([value.requires_grad and not value.is_inference() for value in tensors])
 
 
-def _backward_autograd(*arguments: Any) -> tuple[Any, ...]:
-    if _differentiated():
-        return _Once.apply(*arguments)
-    return _call("backward", *arguments)
+def _listed(function: Callable[..., Sequence[Tensor]], *arguments: Any) -> list[Tensor]:
+    """As the dispatcher wants it."""
+    return [*function(*arguments)]
 
 
-def _with_empty(function: Callable[..., tuple[Any, ...]], start: int, *arguments: Any) -> tuple[Tensor, ...]:
-    """As the dispatcher wants it: an empty tensor for None, of the dtype of ``arguments[start]``."""
-    return tuple(arguments[start].new_empty(0) if value is None else value for value in function(*arguments))
+def _build_first(ops: dict[str, Any], *arguments: Any) -> list[Tensor]:
+    """The C++ overloads until their library is there: it registers itself for CPU tensors when loaded."""
+    op = ops["cpp"]
+    if cpp.has_kernel(op.name()):
+        raise NotImplementedError(f"{op.name()} runs on dense CPU tensors only.")
+    cpp.load()
+    return op(*arguments)
 
 
-for _name, _ops, _fake, _v in (("forward", _FORWARDS, forward_fake, 1), ("backward", _BACKWARDS, _backward_fake, 5)):
+for _name, _ops, _fake in (("scan", _SCANS, scan_fake), ("scan_backward", _BACKWARDS, _backward_fake)):
     _library.impl(f"{_name}.cpp", partial(_build_first, _ops), "CompositeExplicitAutograd")
     for _device in ("CPU", "CUDA"):  # on the CPU: interpreted
-        _library.impl(f"{_name}.triton", partial(_with_empty, getattr(triton, _name), _v), _device)
+        _library.impl(f"{_name}.triton", getattr(triton, _name), _device)
     for _engine in _ENGINES:
         torch.library.register_fake(f"snn_lnm::{_name}.{_engine}", _fake, lib=_library)
-    _library.impl(f"{_name}.cpp", partial(_load_first, _ops), "Autograd")
-_library.impl("forward.triton", partial(_with_empty, _forward_autograd, 1), "Autograd")
-_library.impl("backward.triton", partial(_with_empty, _backward_autograd, 5), "Autograd")
+for _engine in _ENGINES:
+    _library.impl(f"scan.{_engine}", partial(_listed, partial(_scan_autograd, _engine)), "Autograd")
+    _library.impl(f"scan_backward.{_engine}", partial(_backward_autograd, _engine), "Autograd")
+
+
+# ---- calls ---------------------------------------------------------------------------------------
+
+
+def watched(values: tuple[Any, ...]) -> bool:
+    """By a mode (fake tensors, tracing, a user's), or by a tensor's class: who then must see the operator."""
+    modes = torch._C._len_torch_dispatch_stack()  # pyright: ignore[reportPrivateUsage] - torch has no public one
+    return modes > 0 or not _PLAIN.issuperset(map(type, values))
 
 
 class Prepared(NamedTuple):
     """What a call of an operator needs besides its tensors: the same for all tensors of the same shapes and dtypes.
 
     Attributes:
-        operator: the function to call.
-        views: of the parameters, so that each has one value or G.
-        options: what follows the tensors.
-        last_is_membrane: the last state is the membrane of the only step.
+        operator: the function to call, of input, states and numbers.
+        views: of the numbers, so that each has one value or G; None: as they are.
+        kept_state: the place of the state that is the kept membrane, or -1.
     """
 
-    operator: Callable[..., tuple[Any, ...]]
-    views: tuple[View, ...]
-    options: tuple[Any, ...]
-    last_is_membrane: bool
+    operator: Callable[[Tensor, list[Tensor], list[Tensor]], Sequence[Tensor]]
+    views: tuple[View, ...] | None
+    kept_state: int
 
 
-again: Callable[..., tuple[Tensor | None, Tensor, Tensor, Tensor | None]] = torch.ops.snn_lnm.again.default
-"""Of the C++ engine: the forward pass of tensors like those of the call of that number; None for spikes if unlike."""
+def _viewed(value: Tensor, view: View) -> Tensor:
+    return value if view is None else value.reshape(view[0]).expand(view[1])
 
 
-def remember(prepared: Prepared, x: Tensor, start: State, parameters: Parameters, membrane: bool) -> int | None:
-    """The number of such a call, for :data:`again`; None where parameters need views."""
-    if prepared.views is not _AS_THEY_ARE:
-        return None
-    wanted = STATE_DTYPE[x.dtype] if membrane else None
-    return torch.ops.snn_lnm.remember(x, *start, *parameters, *prepared.options[:-1], wanted)
+def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, int, tuple[View, ...] | None]:
+    """``inner``, ``groups`` and the views of the numbers.
 
-
-def _viewed(value: Tensor | None, view: View) -> Tensor | None:
-    return value if value is None or view is None else value.reshape(view[0]).expand(view[1])
-
-
-def _layout(parameters: Parameters, step: torch.Size) -> tuple[int, tuple[View, ...]]:
-    """``inner`` and the views of the parameters.
-
-    The dimensions along which any parameter varies, and those between them, form the groups.
+    The dimensions along which any number varies, and those between them, form the groups.
     """
     coefficients, *numbers = parameters
     shapes = [sizes(coefficients)[:-1], *[sizes(value) for value in numbers if value is not None]]
     varying = [len(step) - len(shape) + i for shape in shapes for i, size in enumerate(shape) if size > 1]
     if not varying:
-        return 1, _AS_THEY_ARE
+        return 1, 1, None
     first, last = min(varying), max(varying)
     groups, width = math.prod(step[first : last + 1]), sizes(coefficients)[-1]
     views: list[View] = []
     for value, trailing in zip(parameters, ((width,), (), (), (), ()), strict=True):
         size = math.prod(trailing)
-        if value is None or sizes(value).numel() in (size, groups * size):
+        if value is None:
+            continue
+        if sizes(value).numel() in (size, groups * size):
             views.append(None)
             continue
         missing = len(step) + len(trailing) - value.dim()
         inside = (*[1] * missing, *sizes(value))[first : last + 1]  # the other dimensions are 1
         views.append(((*inside, *trailing), (*step[first : last + 1], *trailing)))
-    return math.prod(step[last + 1 :]), tuple(views) if any(views) else _AS_THEY_ARE
+    return math.prod(step[last + 1 :]), groups, tuple(views) if any(views) else None
 
 
 def _order_in_memory(x: Tensor, first: int) -> list[int] | None:
@@ -322,43 +323,33 @@ def prepare(
     membrane: bool,
 ) -> Prepared:
     """For an ``x`` that is contiguous, with ``steps`` > 0 one step, the same at each of so many."""
-    surrogate = dynamics.surrogate
-    assert isinstance(surrogate, Surrogate)
-    inner, views = _layout(parameters, sizes(x)[0 if single_step or steps else 1 :])
+    inner, groups, views = _layout(parameters, sizes(x)[0 if single_step or steps else 1 :])
     arithmetic = STATE_DTYPE[x.dtype]
     # What torch.jit traces may learn later, and is traced once more without gradients, to be compared.
     learns = torch.is_grad_enabled() or is_tracing()
     kept = arithmetic if membrane else membrane_dtype if learns else None
-    options = (
-        inner,
-        single_step,
-        steps,
-        dynamics.charge,
-        dynamics.reset,
-        dynamics.synapse,
-        _SURROGATES[type(surrogate)],
-        surrogate.parameters,
-        dynamics.domain or (),
-        dynamics.extension,
-        dynamics.detach_reset,
-        dynamics.fire_at_threshold,
-        dynamics.gain_divides,
-        dynamics.smooth,
-        kept,
-    )
-    # Compilers and tracers need to see the operator; else Triton's is Python, and the dispatcher would only cost time.
-    is_python = engine == "triton" and not (torch.compiler.is_compiling() or is_tracing())
-    last_is_membrane = kept == arithmetic and single_step and dynamics.state_is_membrane
-    return Prepared(_forward_autograd if is_python else _FORWARDS[engine], views, options, last_is_membrane)
+    degree = sizes(parameters.coefficients)[-1] - 1
+    law = form.text(dynamics, degree, parameters.alpha is not None)
+    options = (law, inner, groups, steps, single_step, kept)
+    same = 0 if single_step and kept == arithmetic and dynamics.state_is_membrane else -1
+    # Compilers and tracers need to see the operator; else the dispatcher's way to Python would only cost time.
+    if torch.compiler.is_compiling() or is_tracing():
+        return Prepared(partial(_through_dispatcher, engine, options), views, same)
+    call = _call_of(engine, x, 1 if parameters.alpha is None else 2, options)
+    return Prepared(partial(_differentiable, call), views, same)
 
 
 def call(prepared: Prepared, x: Tensor, start: State, parameters: Parameters) -> tuple[Tensor, Tensor, State]:
     """Spikes, membrane and last state."""
-    v, current = start
-    operator, views, options, last_is_membrane = prepared
-    numbers = parameters if views is _AS_THEY_ARE else map(_viewed, parameters, views)
-    spikes, h, last_v, last_current = operator(x, v, current, *numbers, *options)
-    return spikes, h, State(h if last_is_membrane else last_v, None if current is None else last_current)
+    operator, views, same = prepared
+    states = [value for value in start if value is not None]
+    numbers = [value for value in parameters if value is not None]
+    if views is not None:
+        numbers = [*map(_viewed, numbers, views)]
+    spikes, h, *last = operator(x, states, numbers)
+    if same >= 0:
+        last[same] = h
+    return spikes, h, State(*last)
 
 
 def run(

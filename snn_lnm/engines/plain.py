@@ -1,4 +1,4 @@
-"""`torch.ops.snn_lnm.forward` in PyTorch's own operators, for exporters that do not know ours.
+"""`torch.ops.snn_lnm.scan` in PyTorch's own operators, for exporters that do not know ours.
 
 `torch.onnx.export` finds it in PyTorch's table of decompositions; :func:`decompositions` hands it to
 `ExportedProgram.run_decompositions`. Compiled and exported programs hold the operator itself.
@@ -8,70 +8,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._decomp import register_decomposition  # pyright: ignore[reportUnknownVariableType] - torch's is untyped
 
 from snn_lnm import reference
-from snn_lnm.engines import op
-from snn_lnm.engines.triton import Law
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
-from snn_lnm.surrogate import BY_NAME
+from snn_lnm.engines import form, op
+from snn_lnm.parameters import STATE_DTYPE, State
 
-__all__ = ["decompositions", "forward"]
+__all__ = ["decompositions", "scan"]
 
-_SURROGATES = tuple(BY_NAME.values())
-_OPERATORS = [torch.ops.snn_lnm.forward.cpp, torch.ops.snn_lnm.forward.triton]
+_OPERATORS = [torch.ops.snn_lnm.scan.cpp, torch.ops.snn_lnm.scan.triton]
 
 
-def forward(x: Tensor, v: Tensor, current: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+def scan(
+    x: Tensor, states: list[Tensor], numbers: list[Tensor], law: str, inner: int, groups: int, steps: int,
+    single_step: bool, kept: torch.dtype | None,
+) -> list[Tensor]:  # fmt: skip
     """What the operator computes, by :func:`snn_lnm.reference.scan`: every step of a sequence by itself."""
-    law, membrane = Law(*rest[:-1]), rest[-1]
-    options: tuple[Any, ...] = (
-        *(law.charge, law.reset, law.detach_reset, law.fire_at_threshold, law.synapse),
-        *(_SURROGATES[law.surrogate](*law.surrogate_parameters), tuple(law.domain) or None, law.extension),
-        *(law.gain_divides, law.smooth),
-    )
-    dynamics = Dynamics(*options)
-    groups, numbers = _numbers(law)
-    shape, step = law.outputs(x), v.shape
-    sequence = x.expand(shape) if law.held else x.unsqueeze(0) if law.single_step else x
+    said = form.parse(law)
+    shape, step = op.outputs_shape(x, steps), states[0].shape
+    sequence = x.expand(shape) if steps else x.unsqueeze(0) if single_step else x
     if groups > 1:  # neuron i of a step belongs to group (i // inner) % groups
-        grouped = (-1, groups, law.inner)
+        grouped = (-1, groups, inner)
         sequence = sequence.reshape(sequence.shape[0], *grouped)
-        v, current = v.reshape(grouped), None if current is None else current.reshape(grouped)
-    spikes, h, last = reference.scan(sequence, State(v, current), numbers, dynamics)
+        states = [state.reshape(grouped) for state in states]
+    fitting = [_fit(value, width, groups) for value, (_, width) in zip(numbers, said.law.numbers, strict=True)]
+    spikes, h, last = reference.scan(sequence, State(*states), said.parameters(fitting), said.dynamics)
     nothing = x.new_empty(0, dtype=STATE_DTYPE[x.dtype])
-    membrane_is_last = membrane == nothing.dtype and law.single_step and dynamics.state_is_membrane
-    return (
-        spikes.reshape(shape),
-        nothing if membrane is None else h.reshape(shape).to(membrane),  # in half only for a backward pass: unread
-        nothing.clone() if membrane_is_last else last.v.reshape(step),
-        nothing.clone() if last.current is None else last.current.reshape(step),
-    )
+    after = [nothing.clone() if value is None else value.reshape(step) for value in last[: len(states)]]
+    if (same := op.kept_state(law, single_step, kept, x)) >= 0:
+        after[same] = nothing.clone()
+    # In half precision it is for a backward pass: unread.
+    return [spikes.reshape(shape), nothing if kept is None else h.reshape(shape).to(kept), *after]
 
 
-def _numbers(law: Law) -> tuple[int, Parameters]:
-    """How many groups have numbers of their own, and the numbers as they fit `[..., groups, inner]`."""
-    coefficients, *others = law[:5]
-    width = coefficients.shape[-1]
-    groups = max(coefficients.numel() // width, *(value.numel() for value in others if value is not None))
-
-    def fit(value: Tensor, *trailing: int) -> Tensor:
-        return value.reshape(trailing if value.numel() == math.prod(trailing) else (groups, 1, *trailing))
-
-    return groups, Parameters(
-        fit(coefficients, width), *cast(Any, [value if value is None else fit(value) for value in others])
-    )
+def _fit(value: Tensor, width: int | None, groups: int) -> Tensor:
+    """As it fits `[..., groups, inner]`."""
+    trailing = () if width is None else (width,)
+    return value.reshape(trailing if value.numel() == math.prod(trailing) else (groups, 1, *trailing))
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
-    """:func:`forward` for both operators: a table for `torch.export.ExportedProgram.run_decompositions`."""
-    return dict.fromkeys(_OPERATORS, forward)
+    """:func:`scan` for both operators: a table for `torch.export.ExportedProgram.run_decompositions`."""
+    return dict.fromkeys(_OPERATORS, scan)
 
 
-register_decomposition(_OPERATORS)(forward)
+register_decomposition(_OPERATORS)(scan)
 # With an entry here too, fake tensors of unknown sizes keep asking the operator for its shapes, and not for its steps.
-register_decomposition(_OPERATORS, type="meta")(op.forward_fake)
+register_decomposition(_OPERATORS, type="meta")(op.scan_fake)

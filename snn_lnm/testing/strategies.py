@@ -5,16 +5,18 @@ Import it explicitly; it needs `hypothesis`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from snn_lnm import surrogate as surrogates
-from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.parameters import MAX_DEGREE, Charge, Dynamics, Extension, Parameters, Reset, State, Synapse
 
-__all__ = ["Problem", "dynamics", "identical", "problems"]
+__all__ = ["Form", "Problem", "dynamics", "forms", "identical", "problems"]
 
 LAYOUTS = ("layer", "channel", "neuron")
 DOMAINS = (None, (-1.5, 1.5), (-0.5, 0.75))
@@ -35,22 +37,69 @@ def identical(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def dynamics(**fixed: Any) -> st.SearchStrategy[Dynamics]:
+class Form(NamedTuple):
+    """What an engine compiles a kernel for."""
+
+    charge: str
+    reset: str
+    detach_reset: bool
+    fire_at_threshold: bool
+    synapse: str | None
+    surrogate: str
+    bounded: bool
+    extension: str
+    gain_divides: bool
+    degree: int
+
+
+_VALUES: dict[str, Sequence[Any]] = {
+    "charge": get_args(Charge),
+    "reset": get_args(Reset),
+    "detach_reset": (True, False),
+    "fire_at_threshold": (False, True),
+    "synapse": (None, *get_args(Synapse)),
+    "surrogate": surrogates.available(),
+    "bounded": (True, True, False),
+    "extension": get_args(Extension),
+    "gain_divides": (False, True),
+    "degree": range(MAX_DEGREE + 1),
+}
+FORMS: list[Form] = []
+"""What :func:`problems` draws from; empty: from all. A kernel is compiled for each, so a suite keeps to few."""
+
+
+def forms(count: int, seed: int) -> list[Form]:
+    """So many forms, in which every value of every option comes up about equally often."""
+    random = Random(seed)
+
+    def column(values: Sequence[Any]) -> list[Any]:
+        start = random.randrange(len(values))
+        chosen = [values[(start + k) % len(values)] for k in range(count)]
+        random.shuffle(chosen)
+        return chosen
+
+    return [Form(*row) for row in zip(*map(column, _VALUES.values()), strict=True)]
+
+
+@st.composite
+def any_form(draw: st.DrawFn) -> Form:
+    if FORMS:
+        return draw(st.sampled_from(FORMS))
+    return Form(*[draw(st.sampled_from(values)) for values in _VALUES.values()])
+
+
+@st.composite
+def dynamics(draw: st.DrawFn, form: Form | None = None, **fixed: Any) -> Dynamics:
     """Any options of the law; keyword arguments fix some of them, a strategy restricts one."""
-    options: dict[str, Any] = {
-        "charge": st.sampled_from(["drift", "map", "residual"]),
-        "reset": st.sampled_from(["hard", "soft", "none", "hard_next", "soft_next"]),
-        "detach_reset": st.booleans(),
-        "fire_at_threshold": st.booleans(),
-        "synapse": st.sampled_from(["decay", "euler"]),
-        "surrogate": st.sampled_from([surrogates.get(name) for name in surrogates.available()]),
-        "domain": st.sampled_from(DOMAINS),
-        "extension": st.sampled_from(["line", "constant"]),
-        "gain_divides": st.booleans(),
-    }
-    for name, value in fixed.items():
-        options[name] = value if isinstance(value, st.SearchStrategy) else st.just(value)
-    return st.builds(Dynamics, **options)
+    form = draw(any_form()) if form is None else form
+    options: dict[str, Any] = form._asdict()
+    del options["degree"], options["bounded"]
+    options["synapse"] = form.synapse or "decay"
+    options["domain"] = st.sampled_from(DOMAINS[1:]) if form.bounded else None
+    options |= fixed
+    for name, value in options.items():
+        options[name] = draw(cast(Any, value)) if isinstance(value, st.SearchStrategy) else value
+    return Dynamics(**options)
 
 
 @st.composite
@@ -77,11 +126,12 @@ def problems(
             drawn.
         **fixed: options of the law to fix.
     """
-    chosen = draw(dynamics(**fixed))
+    form = draw(any_form())
+    chosen = draw(dynamics(form, **fixed))
     step = draw(st.sampled_from(SHAPES) if shapes is None else shapes)
-    degree, steps = draw(st.integers(0, max_degree)), draw(st.integers(1, max_steps))
+    degree, steps = min(form.degree, max_degree), draw(st.integers(1, max_steps))
     dyadic = draw(st.booleans()) if dyadic is None else dyadic
-    synapse = draw(st.booleans())
+    synapse = form.synapse is not None
     scale = draw(st.sampled_from([0.3, 1.0, 3.0]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
 

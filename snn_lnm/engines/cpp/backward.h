@@ -1,218 +1,188 @@
-// The backward pass over time.
+// The backward pass over time, from the membranes that the forward pass kept.
+//
+// Of the states before a step those that follow from the membrane kept one step earlier are found so
+// (`Neuron::recover`). The others, and the input, are looked at only if the neuron's gradients ask for them
+// (`kRerun`): then such a tile's states are computed again from the start, forward in time, and wait in memory.
 #pragma once
 
-#include "kernels.h"
+#include <cstdlib>
+
+#include "neuron.h"
 
 namespace lnm {
 
-// In float: any neuron of degree 1 to 3, and the hosts'. Where a tile has one set of parameters these come with both
-// surrogates that call no function, and, of degree 3, with the first of them for inputs in bfloat16.
-template <class T, bool UNIFORM>
-constexpr Usuals backward_usual() {
-  Usuals usuals;
-  if constexpr (std::is_same_v<T, float>) {
-    // (The storages are those of enum Storage.)
-    for (auto [surrogate, storage] : {std::pair{kATan, 0}, {kFastSigmoid, 0}, {kATan, 1}}) {
-      if (!UNIFORM && (surrogate != kATan || storage)) continue;
-      for (Usual u : kHosts) {
-        if (u.degree < 3 && storage) continue;
-        u.surrogate = kSameFormula[surrogate], u.storage = storage, u.detach_reset = 1;
-        usuals.add(u);
-        // A reset that is not delayed may stay attached in the hosts; of the lower degrees Norse's does.
-        u.detach_reset = 0;
-        const bool at_once = u.reset == int(Reset::hard) || u.reset == int(Reset::soft);
-        if (at_once && (u.degree == 3 || u.synapse == int(Synapse::euler))) usuals.add(u);
-      }
-    }
-    for (int degree = 3; degree > 0; --degree) usuals.add({degree});
-  }
-  usuals.add({});  // any other
-  return usuals;
-}
-
-template <class T>
+template <class Neuron, class S, class H, bool UNIFORM>
 struct Backward {
-  Plan plan;
-  Dynamics dynamics;
-  ParameterPointers<T> parameters;
-  Input<T> x;
-  const T *v, *current;  // null where they are all zero
-  Input<T> h, d_spikes;  // null where the loss does not reach
-  const T *d_h, *d_last_v, *d_last_current;
-  Output<T> d_x;
-  T *d_v, *d_current;
-  double* partial;  // [items, local_groups, kSums]; null if no parameter needs a gradient
-  bool need_start;     // for the gradients of the start, or of what its reset depends on
-  bool need_currents;  // for the gradients of gain and alpha
+  using T = typename Neuron::T;
+  using V = Vec<T>;
+  using States = List<V, Neuron::kStates>;
+  using Sums = List<V, Neuron::kSums>;
+  using Its = Numbers<Neuron, UNIFORM>;
+  static constexpr int64_t L = kLanes<V>, kStates = Neuron::kStates, kSums = Neuron::kSums;
+  static constexpr int64_t kRows = UNIFORM ? 4 : 64;  // that the lanes sum in their own type before going to double
+  static constexpr int64_t kVectors = Its::kVectors;
 
-  template <bool UNIFORM>
-  static constexpr auto usual = backward_usual<T, UNIFORM>();
-  // The last membrane is the last state, whose gradient goes where that of the state after a reset goes; but this one
-  // is reset only when the next step comes.
-  bool ends_before_reset() const { return d_last_v && dynamics.reset == Reset::hard_next; }
-  // A host's neuron in training: no gradient of the membranes comes in, and none of gain or alpha is asked for.
-  bool takes(const Usual& u) const {
-    const bool spikes_only = d_spikes && !d_h && !ends_before_reset();
-    return u.storage < 0 || (spikes_only && int(d_spikes.storage) == u.storage && !need_currents && !h.converts());
+  const Pass& pass;
+  const Plan& plan;
+  const Tile& tile;
+  const Its numbers;
+  const Input<T, S> x, d_spikes;
+  const Input<T, H> kept;
+  Sums sums[kVectors]{};
+  double wide[kVectors][kSums > 0 ? kSums : 1][L]{};
+  V* earlier = nullptr;  // [steps, kRerun, vectors]: states before each step, computed again
+
+  Backward(const Pass& pass, const Tile& tile)
+      : pass(pass), plan(pass.plan), tile(tile), numbers(pass, tile), x{static_cast<const S*>(pass.x)},
+        d_spikes{static_cast<const S*>(pass.d_spikes)}, kept{static_cast<const H*>(pass.kept)} {}
+  Backward(const Backward&) = delete;
+  ~Backward() { std::free(earlier); }
+
+  LNM_INLINE static V load_kept(const Input<T, H>& row, int64_t j, int64_t n, const typename Its::Values& values,
+                                const typename Its::Shared& shared) {
+    if constexpr (std::is_same_v<H, T>) return row.load(j * L, n);
+    else return row.load(j * L, n) + Neuron::center(values, shared);  // as close as it was kept
   }
-  static constexpr int64_t L = kLanes<Vec<T>>;
-  // Rows that the lanes sum in their own type before going to double.
-  template <bool UNIFORM>
-  static constexpr int64_t kRows = UNIFORM ? 4 : 64;
 
-  // The current of every step, [steps, vectors]: recomputed instead of being kept from the forward.
-  template <bool UNIFORM>
-  void recompute_currents(int64_t base, int64_t width, const std::vector<Numbers<Vec<T>>>& numbers,
-                          std::vector<Vec<T>>& currents) const {
-    const int64_t vectors = currents.size() / plan.steps;
-    Vec<T> state[kTile / L];
+  // What the membrane kept at step t - 1 says of the states before step t; at t = 0, their start.
+  LNM_INLINE void states_before(int64_t t, int64_t base, int64_t j, int64_t n, V membrane, States& before,
+                                const typename Its::Values& values, const typename Its::Shared& shared) const {
+    if (t > 0) return Neuron::recover(membrane, values, shared, before);
+    for (int64_t k = 0; k < kStates; ++k) before[k] = load<V>(states_from<T>(pass.states[k], base) + j * L, n);
+  }
+
+  LNM_CALL void rerun(int64_t base, int64_t width) {
+    const int64_t vectors = (width + L - 1) / L;
+    if (!earlier) {
+      const int64_t most = (tile.width + L - 1) / L;
+      earlier = static_cast<V*>(std::aligned_alloc(kVectorBytes, size_t(plan.steps * Neuron::kRerun * most) * sizeof(V)));
+      if (!earlier) std::abort();
+    }
+    const auto shared = numbers.shared;
     for (int64_t t = 0; t < plan.steps; ++t) {
-      const Input<T> x_row = x.from(plan.input_row(t) + base);
-      for_each_vector<Vec<T>>(width, [&](int64_t j, auto n) LNM_INLINE {
-        if (t == 0) state[j] = dynamics.synapse ? load<Vec<T>>(states_from(current, base) + j * L, n) : Vec<T>{};
-        currents[t * vectors + j] = synapse(x_row.template load<Vec<T>>(j * L, n), state[j], numbers[UNIFORM ? 0 : j], dynamics);
+      const int64_t row = t * plan.neurons + base;
+      for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
+        const auto& values = numbers.values[UNIFORM ? 0 : j];
+        States before, after;
+        const V last = t > 0 ? load_kept(kept.from(row - plan.neurons), j, n, values, shared) : V{};
+        states_before(t, base, j, n, last, before, values, shared);
+        V* place = earlier + t * Neuron::kRerun * vectors + j;
+        if (t > 0) Neuron::unpack(place, vectors, before);
+        else Neuron::pack(before, vectors, place);
+        if (t + 1 == plan.steps) return;
+        const V x_now = x ? x.from(plan.input_row(t) + base).load(j * L, n) : V{};
+        Neuron::advance(load_kept(kept.from(row), j, n, values, shared), x_now, before, values, shared, after);
+        Neuron::pack(after, vectors, place + Neuron::kRerun * vectors);
       });
     }
-  }
-
-  // Of those that a neuron of this degree has.
-  template <class F>
-  void for_each_sum(F f) const {
-    for (int k = 0; k <= dynamics.degree; ++k) f(k);
-    for (int k = kMaxDegree + 1; k < kSums; ++k) f(k);
   }
 
   // Adds the lanes to those in double and clears them.
-  LNM_CALL void widen(std::vector<Sums<Vec<T>>>& sums, std::vector<double>& wide) const {
-    for (size_t j = 0; j < sums.size(); ++j) {
-      const T* lanes = reinterpret_cast<const T*>(sums[j].theta);  // theta and the four that follow it
-      double* to = wide.data() + j * kSums * L;
-      for_each_sum([&](int k) {
-        for (int64_t i = k * L; i < (k + 1) * L; ++i) to[i] += double(lanes[i]);
-      });
-      sums[j] = Sums<Vec<T>>{};
+  LNM_CALL void widen() {
+    for (int64_t j = 0; j < kVectors; ++j) {
+      for (int64_t k = 0; k < kSums; ++k) {
+        for (int64_t i = 0; i < L; ++i) wide[j][k][i] += double(sums[j][k][i]);
+      }
+      sums[j] = Sums{};
     }
   }
 
-  // Adds the lanes, in order, to the tile's partial sums of each group. (The lanes past the end of a
-  // uniform tile hold zeros: no gradient enters them.)
-  template <bool UNIFORM>
-  LNM_CALL void reduce(const std::vector<double>& wide, const Tile& tile) const {
-    double* out = partial + tile.index * plan.local_groups * kSums;
+  // The gradients of the numbers from those of the values, and these added in order to the tile's of each group. (The lanes
+  // past the end of a uniform tile hold zeros: no gradient enters them.)
+  LNM_CALL void finish() {
+    if (!pass.sums) return;
+    double* out = pass.sums + tile.index * plan.local_groups * Neuron::kColumns;
     Groups groups(plan, tile.start);
-    const int64_t lanes = UNIFORM ? L : tile.width, first = groups.group;
-    for (int64_t i = 0; i < lanes; ++i) {
-      double* to = out + (UNIFORM ? 0 : groups.next() - first) * kSums;
-      const double* lane = wide.data() + i / L * kSums * L + i % L;
-      for_each_sum([&](int k) { to[k] += lane[k * L]; });
-    }
+    const int64_t first = groups.group;
+    Its::for_each(pass, tile, [&](int64_t j, const typename Its::Own& own) {
+      Sums total;
+      for (int64_t k = 0; k < kSums; ++k) {
+        for (int64_t i = 0; i < L; ++i) total[k][i] = T(wide[j][k][i]);
+      }
+      List<V, Neuron::kColumns> gradients;
+      Neuron::finish(own, numbers.shared, total, gradients);
+      for (int64_t i = 0; i < L && (UNIFORM || j * L + i < tile.width); ++i) {
+        double* to = out + (UNIFORM ? 0 : groups.next() - first) * Neuron::kColumns;
+        for (int64_t k = 0; k < Neuron::kColumns; ++k) to[k] += double(gradients[k][i]);
+      }
+    });
   }
 
-  template <bool UNIFORM, Usual USUAL>
-  void run(const Tile& tile) const {
-    using V = Vec<T>;
-    const Dynamics d = specialise<USUAL>(dynamics);
-    constexpr bool plain = USUAL.storage >= 0;  // as `takes` says
-    const bool spikes_count = plain || d_spikes, with_currents = !plain && need_currents;
-    const int64_t vectors = (tile.width + L - 1) / L;
-    std::vector<Numbers<V>> numbers(UNIFORM ? 1 : vectors);
-    fill_numbers(numbers, parameters, plan, tile, d);
-    const Numbers<V> shared = numbers[0];
-    std::vector<Sums<V>> sums(UNIFORM ? 1 : vectors);
-    std::vector<double> wide(sums.size() * kSums * L);
-    std::vector<V> currents(with_currents ? plan.steps * vectors : 0);
-    V states[5 * kTile / L];  // side by side: a page apart, those of a narrow tile would share a few sets of the cache
-    V *const d_state = states, *const d_next = d_state + vectors, *const membrane = d_next + vectors;
-    V *const d_synaptic = membrane + vectors, *const d_held = d_synaptic + vectors;
+  void run() {
+    const auto shared = numbers.shared;
+    const auto uniform = numbers.values[0];
+    const Output<T, S> d_x{static_cast<S*>(pass.d_x.data), pass.d_x.streams};
+    const T* const d_h = static_cast<const T*>(pass.d_h);
+    const int64_t most = (tile.width + L - 1) / L;
+    // Side by side: a page apart, those of a narrow tile would share a few sets of the cache.
+    V memory[(kStates + 2) * (UNIFORM ? kTile : kMixedTile) / L];
+    V *const membrane = memory, *const d_held = memory + most, *const d_state = memory + 2 * most;
     alignas(kVectorBytes) T d_x_buffer[kTile];
-    // The membrane as the forward pass had it, or as close as it was kept.
-    const auto kept = [&](const Input<T>& row, int64_t j, auto n, const Numbers<V>& number) LNM_INLINE {
-      const V value = row.template load<V>(j * L, n);
-      return row.converts() ? value + number.center : value;
-    };
     int64_t rows = 0;
 
     for (int64_t r = tile.first_repeat; r < tile.last_repeat; ++r) {
-      const int64_t base = r * plan.period + tile.start;
-      const int64_t width = std::min(tile.width, plan.neurons - base);
-      if (with_currents) recompute_currents<UNIFORM>(base, width, numbers, currents);
-      const Input<T> start_row{reinterpret_cast<const char*>(states_from(v, base)), Storage::arithmetic};
-      const T* current_row = states_from(current, base);
-      const Input<T> h_row = h.from((plan.steps - 1) * plan.neurons + base);
+      const int64_t base = r * plan.period + tile.start, width = smaller(tile.width, plan.neurons - base);
+      if constexpr (Neuron::kRerun > 0) rerun(base, width);
+      const int64_t vectors = (width + L - 1) / L;
+      const Input<T, H> last_row = kept.from((plan.steps - 1) * plan.neurons + base);
       for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
-        membrane[j] = kept(h_row, j, n, UNIFORM ? shared : numbers[j]);
-        d_state[j] = d_last_v && !ends_before_reset() ? load<V>(d_last_v + base + j * L, n) : V{};
-        d_synaptic[j] = d_last_current ? load<V>(d_last_current + base + j * L, n) : V{};
-        d_next[j] = d_held[j] = V{};
+        membrane[j] = load_kept(last_row, j, n, UNIFORM ? uniform : numbers.values[j], shared);
+        d_held[j] = V{};
+        for (int64_t k = 0; k < kStates; ++k) {
+          const T* d = static_cast<const T*>(pass.d_last[k]);
+          d_state[k * most + j] = d ? load<V>(d + base + j * L, n) : V{};
+        }
       });
       for (int64_t t = plan.steps - 1; t >= 0; --t) {
         const int64_t row = t * plan.neurons + base;
-        const int64_t last = t > 0 ? row - plan.neurons : row, distance = std::min(plan.ahead(), t) * plan.neurons;
-        const Input<T> d_spikes_row = d_spikes.from(row).as(USUAL.storage);
-        const Input<T> before_row = (t > 0 ? h.from(last) : start_row).as(plain ? 0 : -1);
-        const Input<T> next_row = h.from(std::max(last - distance, base)).as(plain ? 0 : -1);
-        const Input<T> next_d_row = d_spikes ? d_spikes_row.from(-distance) : h;
-        const T* d_h_row = !plain && d_h ? d_h + row : nullptr;
-        const T* d_last_row = !plain && ends_before_reset() && t + 1 == plan.steps ? d_last_v + base : nullptr;
-        const V* currents_row = with_currents ? &currents[t * vectors] : nullptr;
-        const Output<T> d_x_row = d_x.row(plan.input_row(t) + base, d_x_buffer).as(USUAL.storage);
-        const bool resets = d.reset != Reset::none && d.reset != Reset::soft_next && (t > 0 || d.state_is_membrane());
-        Sums<V> row_sum{};
+        const int64_t last = t > 0 ? row - plan.neurons : row, distance = smaller(plan.ahead(), t) * plan.neurons;
+        const Input<T, S> d_spikes_row = d_spikes.from(row), next_d_row = d_spikes_row.from(-distance);
+        const Input<T, S> x_row = x.from(plan.input_row(t) + base);
+        const Input<T, H> before_row = kept.from(last), next_row = kept.from(larger(last - distance, base));
+        const T* d_h_row = d_h ? d_h + row : nullptr;
+        const Output<T, S> d_x_row = d_x.row(plan.input_row(t) + base, d_x_buffer);
+        Sums row_sums{};
         for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
-          const auto& number = UNIFORM ? shared : numbers[j];
-          auto& sum = UNIFORM ? row_sum : sums[j];
-          V d_s = spikes_count ? d_spikes_row.template load<V>(j * L, n) : V{};
-          V d_membrane = reset_backward(membrane[j], d_s, spikes_count, d_state[j], d_next[j], number, d, sum);
-          if (d_h_row) d_membrane += load<V>(d_h_row + j * L, n);
-          if (d_last_row) d_membrane += load<V>(d_last_row + j * L, n);
-
+          const auto& values = UNIFORM ? uniform : numbers.values[j];
+          auto& sum = UNIFORM ? row_sums : sums[j];
           if (j % kPerLine == 0) {
             next_row.prefetch(j * L);
-            next_d_row.prefetch(j * L);
+            if (d_spikes) next_d_row.prefetch(j * L);
           }
-          V before = kept(before_row, j, n, number);
-          membrane[j] = before;
-          if (resets) before = reset(before, fire(before, number, d), number, d);
-          V c = currents_row ? currents_row[j] : V{};
-          V d_c;
-          d_state[j] = charge_backward(before, c, d_membrane, number, d, currents_row, sum, d_c);
-          if (d.reset == Reset::soft_next) d_next[j] = d_membrane;
-          if (d.synapse) {
-            V earlier = !currents_row ? V{} : t > 0 ? currents_row[j - vectors] : load<V>(current_row + j * L, n);
-            d_c = synapse_backward(c, earlier, d_c, d_synaptic[j], number, d, sum);
+          const V h = membrane[j], d_spike = d_spikes ? d_spikes_row.load(j * L, n) : V{};
+          const V d_membrane = d_h_row ? load<V>(d_h_row + j * L, n) : V{};
+          membrane[j] = load_kept(before_row, j, n, values, shared);
+          States before, d_after, d_before;
+          states_before(t, base, j, n, membrane[j], before, values, shared);
+          if constexpr (Neuron::kRerun > 0) Neuron::unpack(earlier + t * Neuron::kRerun * vectors + j, vectors, before);
+          for (int64_t k = 0; k < kStates; ++k) d_after[k] = d_state[k * most + j];
+          V x_now{}, d_now;
+          if constexpr (Neuron::kUsesInput) x_now = x_row.load(j * L, n);
+          if constexpr (std::is_same_v<decltype(n), int64_t>) {  // what lies behind the end has no share in the sums
+            Sums lanes{};
+            Neuron::back(h, x_now, before, d_spike, d_membrane, d_after, values, shared, d_before, d_now, lanes);
+            for (int64_t k = 0; k < kSums; ++k) {
+              for (int64_t i = 0; i < n; ++i) sum[k][i] += lanes[k][i];
+            }
+          } else {
+            Neuron::back(h, x_now, before, d_spike, d_membrane, d_after, values, shared, d_before, d_now, sum);
           }
-          if (plan.holds) d_c = d_held[j] += d_c;  // the gradients of all steps are one sum
-          d_x_row.store(j * L, d_c, n);
+          for (int64_t k = 0; k < kStates; ++k) d_state[k * most + j] = d_before[k];
+          if (plan.holds) d_now = d_held[j] += d_now;  // the gradients of all steps are one sum
+          d_x_row.store(j * L, d_now, n);
         });
         if (!plan.holds || t == 0) d_x.finish(plan.input_row(t) + base, width, d_x_buffer);
-        if (UNIFORM) sums[0].add(row_sum, d);
-        if (++rows % kRows<UNIFORM> == 0) widen(sums, wide);
+        if (UNIFORM) for (int64_t k = 0; k < kSums; ++k) sums[0][k] += row_sums[k];
+        if (kSums > 0 && ++rows % kRows == 0) widen();
       }
-      if (need_start) for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE {
-        V d_start = d_state[j];
-        if (d.state_is_membrane()) {
-          const auto& number = UNIFORM ? shared : numbers[j];
-          d_start = reset_backward(membrane[j], V{}, false, d_start, d_next[j], number, d, sums[UNIFORM ? 0 : j]);
-        }
-        if (d_v) store(d_v + base + j * L, d_start, n);
-        if (d_current) store(d_current + base + j * L, d_synaptic[j], n);
-      });
+      for (int64_t k = 0; k < kStates; ++k) {
+        T* d = static_cast<T*>(pass.d_states[k]);
+        if (d) for_each_vector<V>(width, [&](int64_t j, auto n) LNM_INLINE { store(d + base + j * L, d_state[k * most + j], n); });
+      }
     }
-    widen(sums, wide);
-    if (partial) reduce<UNIFORM>(wide, tile);
+    if (kSums > 0) widen(), finish();
     stream_fence();
   }
 };
-
-// Two files, compiled side by side.
-void run_uniform(const Backward<float>& pass);
-void run_uniform(const Backward<double>& pass);
-void run_mixed(const Backward<float>& pass);
-void run_mixed(const Backward<double>& pass);
-
-template <class T>
-void run_all(const Backward<T>& pass) {
-  pass.plan.uniform ? run_uniform(pass) : run_mixed(pass);
-}
 
 }  // namespace lnm

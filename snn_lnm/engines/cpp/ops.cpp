@@ -1,337 +1,276 @@
-// The CPU kernels as PyTorch operators, snn_lnm::forward.cpp and snn_lnm::backward.cpp. Arguments are
-// those that op.py defines, already checked in Python.
+// The one operator, for CPU tensors: it finds the neuron's kernel and runs it on PyTorch's threads. Arguments are those
+// that engines/op.py defines, already checked in Python.
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <dlfcn.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <functional>
-#include <limits>
-#include <string_view>
-#include <tuple>
+#include <array>
+#include <cmath>
+#include <mutex>
+#include <string>
+#include <unordered_map>
 
-#include "backward.h"
-#include "call.h"
-#include "forward.h"
 #include "memory.h"
+#include "plan.h"
 #include "words.h"
 
 namespace lnm {
 namespace {
 
-// The option that `word` stands for; Python's words are the only ones.
-template <class Option, size_t N>
-Option parsed(const char* name, std::string_view word, const std::string_view (&known)[N]) {
-  std::string all;
-  for (size_t i = 0; i < N; ++i) {
-    if (known[i] == word) return Option(i);
-    all += (i ? ", '" : "'") + std::string(known[i]) + "'";
-  }
-  TORCH_CHECK_VALUE(false, "unknown ", name, " '", std::string(word), "': expected one of ", all, ".");
-}
+using at::Tensor;
+using Maybe = std::optional<Tensor>;
+using Tensors = std::vector<Tensor>;
 
-}  // namespace
-
-Options::Options(const Tensor& coefficients, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
-                 std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
-                 at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-                 bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth)
-    : inner(inner), held(held), single_step(single_step), dynamics{} {
-  TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), words("held must be a number of steps, 0 with single_step, got ", held, "."));
-  TORCH_CHECK_VALUE(surrogate >= 0 && surrogate < int64_t(std::size(kSameFormula)), words("no surrogate ", surrogate, "."));
-  TORCH_CHECK_VALUE(surrogate_parameters.size() <= kMaxSurrogateParameters, "too many surrogate parameters.");
-  TORCH_CHECK_VALUE(domain.empty() || domain.size() == 2, "domain must be empty or (lo, hi).");
-  dynamics.charge = parsed<Charge>("charge", charge, kCharges);
-  dynamics.gain_divides = gain_divides;
-  dynamics.reset = parsed<Reset>("reset", reset, kResets);
-  dynamics.synapse = alpha.has_value();
-  dynamics.euler = parsed<Synapse>("synapse", synapse, kSynapses) == Synapse::euler && alpha;
-  dynamics.surrogate = kSameFormula[surrogate];
-  std::copy(surrogate_parameters.begin(), surrogate_parameters.end(), dynamics.surrogate_parameters);
-  dynamics.degree = static_cast<int>(coefficients.size(-1)) - 1;
-  TORCH_CHECK_VALUE(dynamics.degree >= 0 && dynamics.degree <= kMaxDegree, words("degree ", dynamics.degree, " is not in 0..8."));
-  dynamics.bounded = !domain.empty();
-  dynamics.line = parsed<Extension>("extension", extension, kExtensions) == Extension::line;
-  if (dynamics.bounded) {
-    dynamics.lo = domain[0], dynamics.hi = domain[1];
-  } else if (dynamics.degree > 0) {  // bounded by nothing: the same bits, by the kernels of the hosts' neurons
-    dynamics.bounded = dynamics.line = true;
-    dynamics.hi = std::numeric_limits<double>::infinity(), dynamics.lo = -dynamics.hi;
-  }
-  dynamics.detach_reset = detach_reset || dynamics.reset == Reset::none;
-  dynamics.fire_at_threshold = fire_at_threshold;
-  dynamics.smooth = smooth;
-}
-
-namespace {
-
-struct Law {
-  Tensor coefficients, threshold, v_reset, gain;
-  Maybe alpha;
-  const Dynamics& dynamics;
-  Plan plan;
-
-  Law(const Inputs& in, const Options& options)
-      : coefficients(in.coefficients.contiguous()),
-        threshold(in.threshold.contiguous()),
-        v_reset(in.v_reset.contiguous()),
-        gain(in.gain.contiguous()),
-        alpha(in.alpha ? Maybe(in.alpha->contiguous()) : in.alpha),
-        dynamics(options.dynamics),
-        plan(steps(in.x, options), in.x.numel() / std::max<int64_t>(1, options.held ? 1 : steps(in.x, options)), options.inner,
-             groups(), options.held) {
-    check_sizes(options.inner);
-    check_finite();
-  }
-
-  static int64_t steps(const Tensor& x, const Options& options) {
-    return options.held ? options.held : options.single_step ? 1 : x.size(0);
-  }
-
-  // Of spikes and membranes.
-  std::vector<int64_t> sizes(const Tensor& x) const {
-    std::vector<int64_t> all(x.sizes().begin(), x.sizes().end());
-    if (plan.holds) all.insert(all.begin(), plan.steps);
-    return all;
-  }
-
-  // What would read or write beyond a tensor. Python says it in better words; the operators can be called without it.
-  void check_sizes(int64_t inner) const {
-    const std::initializer_list<int64_t> sizes = {coefficients.numel() / (dynamics.degree + 1), threshold.numel(),
-                                                  v_reset.numel(), gain.numel(), alpha ? alpha->numel() : 1};
-    for (int64_t size : sizes) {
-      TORCH_CHECK_VALUE(size == 1 || size == groups(), words("a parameter of ", size, " values among some of ", groups(), "."));
-    }
-    TORCH_CHECK_VALUE(groups() == 1 || (inner > 0 && groups() > 0 && plan.neurons % (inner * groups()) == 0),
-                      words(plan.neurons, " neurons are no multiple of ", groups(), " groups of ", inner, "."));
-  }
-
-  int64_t groups() const {
-    int64_t widest = std::max({coefficients.numel() / coefficients.size(-1), threshold.numel(), v_reset.numel(), gain.numel()});
-    return alpha ? std::max(widest, alpha->numel()) : widest;
-  }
-
-  void check_finite() const {
-    bool finite = true;
-    auto scan = [&](const auto* values) {
-      for (int64_t i = 0; i < coefficients.numel(); ++i) finite &= std::isfinite(values[i]);
-    };
-    coefficients.scalar_type() == at::kDouble ? scan(coefficients.const_data_ptr<double>())
-                                              : scan(coefficients.const_data_ptr<float>());
-    TORCH_CHECK_VALUE(finite, "coefficients must be finite, got NaN or Inf.");
-  }
-
-  template <class T>
-  ParameterPointers<T> pointers() const {
-    return {coefficients.const_data_ptr<T>(), threshold.const_data_ptr<T>(), v_reset.const_data_ptr<T>(),
-            gain.const_data_ptr<T>(), alpha ? alpha->const_data_ptr<T>() : nullptr,
-            coefficients.numel() > coefficients.size(-1), threshold.numel() > 1, v_reset.numel() > 1,
-            gain.numel() > 1, alpha && alpha->numel() > 1};
-  }
+// A neuron's kernel, and what engines/cpp/kernels.py says of it.
+struct Kernel {
+  void (*run)(const Pass&, int64_t begin, int64_t end);
+  int64_t columns = 0;  // gradients of numbers, for each group
+  std::vector<double> constants;
+  int64_t states;
+  std::vector<int64_t> widths;  // of each tensor of numbers; 0: a single number
+  std::vector<bool> computed;   // of which there are gradients
+  int64_t membrane_state;  // the place of the state that is the membrane before the reset, or -1
+  bool uses_input;
 };
 
-template <class F>
-void dispatch(at::ScalarType type, F f) {
-  return type == at::kDouble ? f(double{}) : f(float{});
+at::ScalarType arithmetic(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+// Python compiles what is not there yet.
+Kernel compiled(const std::string& law, const std::string& variant) {
+  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("snn_lnm::kernel", "");
+  torch::jit::Stack stack{law, variant};
+  op.callBoxed(stack);
+  const std::string path = stack[0].toStringRef();
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  TORCH_CHECK(library, words("snn_lnm cannot load a kernel: ", dlerror()));
+  Kernel kernel;
+  kernel.run = reinterpret_cast<decltype(kernel.run)>(dlsym(library, "run"));
+  if (const void* columns = dlsym(library, "columns")) kernel.columns = *static_cast<const int64_t*>(columns);
+  kernel.constants = stack[1].toDoubleVector();
+  kernel.states = stack[2].toInt(), kernel.widths = stack[3].toIntVector();
+  for (const bool computed : stack[4].toBoolList()) kernel.computed.push_back(computed);
+  kernel.membrane_state = stack[5].toInt(), kernel.uses_input = stack[6].toBool();
+  return kernel;
 }
 
-Storage storage(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-    case at::kDouble: return Storage::arithmetic;
-    case at::kBFloat16: return Storage::bfloat16;
-    case at::kHalf: return Storage::half;
-    default: TORCH_CHECK_TYPE(false, words("snn_lnm: unsupported input dtype ", type));
+const Kernel& find(std::string_view law, const std::string& variant) {
+  static std::mutex mutex;
+  static auto& known = *new std::unordered_map<std::string, Kernel>;  // never destroyed: threads may outlive it
+  const std::string key = std::string(law) + variant;
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (auto found = known.find(key); found != known.end()) return found->second;
   }
+  Kernel kernel = compiled(std::string(law), variant);
+  std::lock_guard<std::mutex> lock(mutex);
+  return known.emplace(key, std::move(kernel)).first->second;
 }
 
-template <class T>
-Input<T> input(const Maybe& t) {
-  return {t ? static_cast<const char*>(t->const_data_ptr()) : nullptr, t ? storage(t->scalar_type()) : Storage::arithmetic};
-}
-template <class T>
-Output<T> output(const Plan& plan, const Tensor& t) {
-  if (!t.defined() || t.numel() == 0) return {};
-  const Storage kept = storage(t.scalar_type());
-  return {static_cast<char*>(t.mutable_data_ptr()), kept, streams(plan, t.numel(), t.const_data_ptr(), t.element_size())};
+// What a kernel is compiled for besides the law: the input's dtype, and whether a tile has one set of numbers.
+std::string variant(const char* pass, const Tensor& x, at::ScalarType kept, const Plan& plan) {
+  const auto type = x.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf,
+                   words("snn_lnm: unsupported input dtype ", type));
+  return words(pass, " ", type, " ", kept, plan.uniform ? " uniform" : " mixed");
 }
 
-template <class T>
-T* pointer(const Tensor& t) {
-  return t.defined() && t.numel() ? t.mutable_data_ptr<T>() : nullptr;
-}
-template <class T>
-const T* pointer(const Maybe& t) {
-  return t ? t->const_data_ptr<T>() : nullptr;
-}
-void check_states(const Plan& plan, const Tensor& v, const Maybe& current, const Maybe& alpha) {
-  TORCH_CHECK_VALUE(v.numel() == plan.neurons, words("v has ", v.numel(), " values, one step ", plan.neurons, "."));
-  TORCH_CHECK_VALUE(alpha.has_value() == current.has_value(), "alpha and current belong together.");
-  TORCH_CHECK_VALUE(!current || current->numel() == plan.neurons, "current does not have one step's values.");
-}
 void check_membrane_type(const Tensor& x, at::ScalarType type) {
   TORCH_CHECK_TYPE(type == arithmetic(x) || (type == at::kBFloat16 && arithmetic(x) == at::kFloat),
                    words("the membrane of ", x.scalar_type(), " inputs cannot be ", type, "."));
 }
-void check_gradient(const Maybe& d, at::ScalarType type, int64_t numel) {
-  TORCH_CHECK_TYPE(!d || d->scalar_type() == type, words("a gradient is ", d->scalar_type(), ", expected ", type, "."));
-  TORCH_CHECK_VALUE(!d || d->numel() == numel, words("a gradient has ", d->numel(), " values, expected ", numel, "."));
-}
-Maybe contiguous(const Maybe& t) { return t ? Maybe(t->contiguous()) : t; }
 
-// A start that is one zero under every index is nothing to read.
-bool is_expanded_zero(const Tensor& t) {
-  for (int64_t i = 0; i < t.dim(); ++i) {
-    if (t.size(i) > 1 && t.stride(i) != 0) return false;
+// The tensors of one call as kernels read them, and their checks: what would read or write beyond a tensor. (Python says
+// it in better words; the operators can be called without it.)
+struct Call {
+  Tensors numbers;
+  std::vector<const void*> number_pointers, state_pointers;
+  std::vector<Tensor> starts;
+  std::unique_ptr<bool[]> many;
+
+  Call(const Kernel& kernel, const Plan& plan, const Tensor& x, at::TensorList states, at::TensorList given) {
+    TORCH_CHECK_VALUE(given.size() == kernel.widths.size(), words(given.size(), " tensors of numbers, expected ", kernel.widths.size(), "."));
+    many = std::make_unique<bool[]>(given.size());
+    for (size_t i = 0; i < given.size(); ++i) {
+      const int64_t width = std::max<int64_t>(1, kernel.widths[i]), size = given[i].numel();
+      TORCH_CHECK_TYPE(given[i].scalar_type() == arithmetic(x), words("a number is ", given[i].scalar_type(), ", expected ", arithmetic(x), "."));
+      TORCH_CHECK_VALUE(size == width || size == width * plan.groups, words("a number of ", size, " values among ", plan.groups, " groups."));
+      many[i] = size != width;
+      numbers.push_back(given[i].contiguous());
+      number_pointers.push_back(numbers.back().const_data_ptr());
+      if (kernel.widths[i]) check_finite(numbers.back());
+    }
+    TORCH_CHECK_VALUE(plan.groups == 1 || (plan.inner > 0 && plan.groups > 0 && plan.neurons % (plan.inner * plan.groups) == 0),
+                      words(plan.neurons, " neurons are no multiple of ", plan.groups, " groups of ", plan.inner, "."));
+    TORCH_CHECK_VALUE(int64_t(states.size()) == kernel.states, words(int64_t(states.size()), " states, expected ", kernel.states, "."));
+    for (const Tensor& state : states) {
+      TORCH_CHECK_VALUE(state.numel() == plan.neurons, words("a state has ", state.numel(), " values, one step ", plan.neurons, "."));
+      TORCH_CHECK_TYPE(state.scalar_type() == arithmetic(x), words("a state is ", state.scalar_type(), ", expected ", arithmetic(x), "."));
+      const bool zero = is_expanded_zero(state);
+      starts.push_back(zero ? Tensor() : state.contiguous());
+      state_pointers.push_back(zero ? nullptr : starts.back().const_data_ptr());
+    }
   }
-  if (t.numel() < 2) return false;
-  const double value = t.scalar_type() == at::kDouble ? *t.const_data_ptr<double>() : *t.const_data_ptr<float>();
-  return value == 0 && !std::signbit(value);
+
+  static void check_finite(const Tensor& t) {
+    bool finite = true;
+    const auto look = [&](const auto* values) {
+      for (int64_t i = 0; i < t.numel(); ++i) finite &= std::isfinite(values[i]);
+    };
+    t.scalar_type() == at::kDouble ? look(t.const_data_ptr<double>()) : look(t.const_data_ptr<float>());
+    TORCH_CHECK_VALUE(finite, "coefficients must be finite, got NaN or Inf.");
+  }
+
+  // A start that is one zero under every index is nothing to read.
+  static bool is_expanded_zero(const Tensor& t) {
+    for (int64_t i = 0; i < t.dim(); ++i) {
+      if (t.size(i) > 1 && t.stride(i) != 0) return false;
+    }
+    if (t.numel() < 2) return false;
+    const double value = t.scalar_type() == at::kDouble ? *t.const_data_ptr<double>() : *t.const_data_ptr<float>();
+    return value == 0 && !std::signbit(value);
+  }
+};
+
+Pass pass_of(const Plan& plan, const Kernel& kernel, const Call& call) {
+  Pass pass{};
+  pass.plan = plan, pass.constants = kernel.constants.data(), pass.numbers = call.number_pointers.data();
+  pass.many = call.many.get(), pass.states = call.state_pointers.data();
+  return pass;
 }
-Maybe states(const Maybe& t) { return t && is_expanded_zero(*t) ? Maybe() : contiguous(t); }
 
-}  // namespace
+Plan plan_of(const Tensor& x, bool single_step, int64_t inner, int64_t groups, int64_t held) {
+  TORCH_CHECK_VALUE(held >= 0 && !(held && single_step), words("steps must be a number of steps, 0 for a single one, got ", held, "."));
+  TORCH_CHECK_VALUE(groups > 0 && inner > 0, "groups and inner must be positive.");
+  const int64_t steps = held ? held : single_step ? 1 : x.size(0);
+  return make_plan(steps, x.numel() / std::max<int64_t>(1, held ? 1 : steps), inner, groups, held > 0);
+}
 
-Outputs forward(const Inputs& in, const Options& options, std::optional<at::ScalarType> membrane) {
-  const Tensor x = in.x.contiguous();
-  const Maybe v_start = states(in.v), c_start = states(in.current);
-  const Law law(in, options);
-  check_states(law.plan, in.v, in.current, in.alpha);
-  check_membrane_type(x, membrane.value_or(arithmetic(x)));
-  const auto state = x.options().dtype(arithmetic(x));
-  const std::vector<int64_t> sizes = law.sizes(x);
-  Outputs out;
-  out.spikes = allocate(sizes, x.options());
-  if (membrane) out.h = allocate(sizes, x.options().dtype(*membrane));
-  if (membrane != arithmetic(x) || !options.membrane_is_last()) out.last_v = at::empty(in.v.sizes(), state);
-  if (in.alpha) out.last_current = at::empty(in.v.sizes(), state);
-  dispatch(x.scalar_type(), [&](auto t) {
-    using T = decltype(t);
-    run_all(Forward<T>{law.plan, law.dynamics, law.pointers<T>(), input<T>(x), pointer<T>(v_start),
-                       pointer<T>(c_start), output<T>(law.plan, out.spikes), output<T>(law.plan, out.h),
-                       pointer<T>(out.last_v), pointer<T>(out.last_current)});
-  });
+Target target(const Plan& plan, const Tensor& t) {
+  if (!t.defined() || t.numel() == 0) return {};
+  const int64_t lanes = 64 / t.element_size();
+  const bool whole = plan.neurons % lanes == 0 && plan.span % lanes == 0 && plan.width % lanes == 0;
+  const bool streams = int64_t(t.nbytes()) > kStreamBytes && whole && reinterpret_cast<uintptr_t>(t.const_data_ptr()) % 64 == 0;
+  return {t.mutable_data_ptr(), streams};
+}
+
+void run(const Kernel& kernel, const Pass& pass) {
+  if (pass.plan.steps * pass.plan.neurons == 0) return;
+  at::parallel_for(0, pass.plan.items(), grain(pass.plan), [&](int64_t begin, int64_t end) { kernel.run(pass, begin, end); });
+}
+
+Tensors scan(const Tensor& x_any, at::TensorList states, at::TensorList numbers, std::string_view law, int64_t inner,
+             int64_t groups, int64_t held, bool single_step, std::optional<at::ScalarType> kept) {
+  const Tensor x = x_any.contiguous();
+  const Plan plan = plan_of(x, single_step, inner, groups, held);
+  check_membrane_type(x, kept.value_or(arithmetic(x)));
+  const Kernel& kernel = find(law, variant("forward", x, kept.value_or(arithmetic(x)), plan));
+  const Call call(kernel, plan, x, states, numbers);
+  const auto type = x.options().dtype(arithmetic(x));
+  std::vector<int64_t> sizes(x.sizes().begin(), x.sizes().end());
+  if (held) sizes.insert(sizes.begin(), held);
+  const Tensor spikes = allocate(sizes, x.options());
+  const Tensor h = kept ? allocate(sizes, x.options().dtype(*kept)) : at::empty({0}, type);
+  const int64_t kept_state = single_step && kept == arithmetic(x) ? kernel.membrane_state : -1;
+  Tensors out{spikes, h};
+  std::vector<void*> last;
+  for (size_t k = 0; k < states.size(); ++k) {
+    const bool written = int64_t(k) != kept_state;
+    out.push_back(written ? at::empty(states[k].sizes(), type) : at::empty({0}, type));
+    last.push_back(written ? out.back().mutable_data_ptr() : nullptr);
+  }
+  Pass pass = pass_of(plan, kernel, call);
+  pass.x = x.const_data_ptr(), pass.spikes = target(plan, spikes), pass.h = target(plan, h), pass.last = last.data();
+  run(kernel, pass);
   return out;
 }
 
-namespace {
-
-// Adds the tiles' partial sums in order: [groups, kSums].
-std::vector<double> reduce(const Plan& plan, const std::vector<double>& partial) {
-  std::vector<double> total(plan.groups * kSums, 0.0);
+// Adds the tiles' partial sums in order: [groups, columns].
+std::vector<double> reduce(const Plan& plan, const std::vector<double>& partial, int64_t columns) {
+  std::vector<double> total(plan.groups * columns, 0.0);
   for (int64_t item = 0; item < plan.items() && plan.steps * plan.neurons; ++item) {
     const Tile tile(plan, item);
     // A tile of several turns begins with the first group, and has them all.
     const int64_t first = plan.group(tile.start);
     const int64_t last = std::min((tile.start + tile.width - 1) / plan.inner, plan.groups - 1);
     for (int64_t group = first; group <= last; ++group) {
-      const double* from = partial.data() + (item * plan.local_groups + group - first) * kSums;
-      for (int k = 0; k < kSums; ++k) total[group * kSums + k] += from[k];
+      const double* from = partial.data() + (item * plan.local_groups + group - first) * columns;
+      for (int64_t k = 0; k < columns; ++k) total[group * columns + k] += from[k];
     }
   }
   return total;
 }
 
-// Columns [first, first + count) of the sums, in the shape and dtype of the parameter.
-Tensor gradient(const Plan& plan, const std::vector<double>& total, const Tensor& parameter, int first, int count) {
-  std::vector<double> values(parameter.numel(), 0.0);
-  const bool many = parameter.numel() > count;
+// Columns [first, first + width) of the sums, in the shape and dtype of the number.
+Tensor gradient(const Plan& plan, const std::vector<double>& total, int64_t columns, const Tensor& number, int64_t first, int64_t width) {
+  std::vector<double> values(number.numel(), 0.0);
+  const bool many = number.numel() > width;
   for (int64_t group = 0; group < plan.groups; ++group) {
-    for (int k = 0; k < count; ++k) values[(many ? group : 0) * count + k] += total[group * kSums + first + k];
+    for (int64_t k = 0; k < width; ++k) values[(many ? group : 0) * width + k] += total[group * columns + first + k];
   }
-  Tensor out = at::empty(parameter.sizes(), parameter.options());
+  const Tensor out = at::empty(number.sizes(), number.options());
   if (out.scalar_type() == at::kDouble) std::copy(values.begin(), values.end(), out.mutable_data_ptr<double>());
   else std::copy(values.begin(), values.end(), out.mutable_data_ptr<float>());
   return out;
 }
 
-}  // namespace
+void check_gradient(const Maybe& d, at::ScalarType type, int64_t numel) {
+  TORCH_CHECK_TYPE(!d || d->scalar_type() == type, words("a gradient is ", d ? d->scalar_type() : type, ", expected ", type, "."));
+  TORCH_CHECK_VALUE(!d || d->numel() == numel, words("a gradient has ", d ? d->numel() : 0, " values, expected ", numel, "."));
+}
 
-std::array<Tensor, 8> backward(const OutputGradients& d, const Inputs& in, const Tensor& h_any, const Options& options,
-                               bool need_state, std::array<bool, 5> need) {
-  const Maybe d_spikes = contiguous(d.spikes), d_h = contiguous(d.h), d_last_v = contiguous(d.last_v),
-              d_last_current = contiguous(d.last_current), v_start = states(in.v), c_start = states(in.current);
-  const Law law(in, options);
-  need[4] = need[4] && in.alpha;
-  const bool need_parameters = std::any_of(need.begin(), need.end(), std::identity{});
-  const bool need_currents = need[3] || need[4];  // the gradients of gain and alpha are sums over them
-  const Tensor x = need_currents ? in.x.contiguous() : in.x;
-  check_states(law.plan, in.v, in.current, in.alpha);
-  check_membrane_type(x, h_any.scalar_type());
-  const int64_t outputs = law.plan.steps * law.plan.neurons;
-  TORCH_CHECK_VALUE(h_any.numel() == outputs, words("h has ", h_any.numel(), " values, the spikes ", outputs, "."));
-  check_gradient(d_spikes, x.scalar_type(), outputs);
-  check_gradient(d_h, arithmetic(x), outputs);
-  check_gradient(d_last_v, arithmetic(x), law.plan.neurons);
-  check_gradient(d_last_current, arithmetic(x), law.plan.neurons);
-  const Tensor h = h_any.contiguous();
-  const auto state = x.options().dtype(arithmetic(x));
-  std::array<Tensor, 8> gradients;
-  auto& [d_x, d_v, d_current, d_coefficients, d_threshold, d_v_reset, d_gain, d_alpha] = gradients;
-  d_x = allocate(x.sizes(), x.options());
-  if (need_state) d_v = at::empty(in.v.sizes(), state);
-  if (need_state && in.alpha) d_current = at::empty(in.v.sizes(), state);
-  const Plan& plan = law.plan;
-  std::vector<double> partial(need_parameters ? plan.items() * plan.local_groups * kSums : 0, 0.0);
-  dispatch(x.scalar_type(), [&](auto t) {
-    using T = decltype(t);
-    run_all(Backward<T>{plan, law.dynamics, law.pointers<T>(), input<T>(x), pointer<T>(v_start),
-                        pointer<T>(c_start), input<T>(h), input<T>(d_spikes), pointer<T>(d_h),
-                        pointer<T>(d_last_v), pointer<T>(d_last_current), output<T>(plan, d_x), pointer<T>(d_v),
-                        pointer<T>(d_current), need_parameters ? partial.data() : nullptr,
-                        need_state || (law.dynamics.state_is_membrane() && (need[1] || need[2])), need_currents});
-  });
-  if (!need_parameters) return gradients;
-  const auto total = reduce(plan, partial);
-  if (need[0]) d_coefficients = gradient(plan, total, in.coefficients, 0, law.dynamics.degree + 1);
-  if (need[1]) d_threshold = gradient(plan, total, in.threshold, kMaxDegree + 1, 1);
-  if (need[2]) d_v_reset = gradient(plan, total, in.v_reset, kMaxDegree + 2, 1);
-  if (need[3]) d_gain = gradient(plan, total, in.gain, kMaxDegree + 3, 1);
-  if (need[4]) d_alpha = gradient(plan, total, *in.alpha, kMaxDegree + 4, 1);
+Tensors scan_backward(const c10::List<Maybe>& d_outputs, const Tensor& x_any, at::TensorList states,
+                      at::TensorList numbers, const Tensor& kept_any, std::string_view law, int64_t inner, int64_t groups,
+                      int64_t held, bool single_step, bool need_states, const c10::List<bool>& needs) {
+  TORCH_CHECK_VALUE(d_outputs.size() == states.size() + 2, "a gradient of each output is expected, or None.");
+  TORCH_CHECK_VALUE(needs.size() == numbers.size(), "need_numbers has not one word for each number.");
+  const Plan plan = plan_of(x_any, single_step, inner, groups, held);
+  check_membrane_type(x_any, kept_any.scalar_type());
+  std::string which = variant("backward", x_any, kept_any.scalar_type(), plan) + " ";
+  for (const bool need : needs) which += need ? '1' : '0';
+  const Kernel& kernel = find(law, which);
+  const Call call(kernel, plan, x_any, states, numbers);
+  const auto type = x_any.options().dtype(arithmetic(x_any));
+  const int64_t outputs = plan.steps * plan.neurons;
+  TORCH_CHECK_VALUE(kept_any.numel() == outputs, words("h has ", kept_any.numel(), " values, the spikes ", outputs, "."));
+  const Tensor x = kernel.uses_input ? x_any.contiguous() : x_any, kept = kept_any.contiguous();
+  std::vector<Tensor> alive;
+  const auto read = [&](const Maybe& d, at::ScalarType wanted, int64_t numel) -> const void* {
+    check_gradient(d, wanted, numel);
+    return d ? alive.emplace_back(d->contiguous()).const_data_ptr() : nullptr;
+  };
+  Pass pass = pass_of(plan, kernel, call);
+  pass.x = kernel.uses_input ? x.const_data_ptr() : nullptr, pass.kept = kept.const_data_ptr();
+  pass.d_spikes = read(d_outputs.get(0), x.scalar_type(), outputs);
+  pass.d_h = read(d_outputs.get(1), arithmetic(x), outputs);
+  std::vector<const void*> d_last;
+  for (size_t k = 0; k < states.size(); ++k) d_last.push_back(read(d_outputs.get(2 + k), arithmetic(x), plan.neurons));
+  Tensors gradients{allocate(x.sizes(), x.options())};
+  std::vector<void*> d_states;
+  for (const Tensor& state : states) {
+    gradients.push_back(need_states ? at::empty(state.sizes(), type) : at::empty({0}, type));
+    d_states.push_back(need_states ? gradients.back().mutable_data_ptr() : nullptr);
+  }
+  std::vector<double> partial(plan.items() * plan.local_groups * kernel.columns, 0.0);
+  pass.d_last = d_last.data(), pass.d_x = target(plan, gradients[0]), pass.d_states = d_states.data(), pass.sums = partial.data();
+  run(kernel, pass);
+  const auto total = reduce(plan, partial, kernel.columns);
+  for (size_t i = 0, column = 0; i < numbers.size(); ++i) {
+    const int64_t width = std::max<int64_t>(1, kernel.widths[i]);
+    gradients.push_back(needs[i] ? gradient(plan, total, kernel.columns, numbers[i], column, width) : at::empty({0}, type));
+    if (kernel.computed[i]) column += width;
+  }
   return gradients;
-}
-
-namespace {
-
-// An operator gives a tensor for everything.
-Tensor or_empty(const Tensor& t, const Tensor& x) {
-  return t.defined() ? t : at::empty({0}, x.options().dtype(arithmetic(x)));
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward_op(
-    const Tensor& x, const Tensor& v, const Maybe& current, const Tensor& coefficients, const Tensor& threshold,
-    const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner, bool single_step, int64_t held,
-    std::string_view charge, std::string_view reset, std::string_view synapse, int64_t surrogate,
-    at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain, std::string_view extension,
-    bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth,
-    std::optional<at::ScalarType> membrane) {
-  const Options options(coefficients, alpha, inner, single_step, held, charge, reset, synapse, surrogate, surrogate_parameters,
-                        domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
-  const Outputs out = forward({x, v, current, coefficients, threshold, v_reset, gain, alpha}, options, membrane);
-  return {out.spikes, or_empty(out.h, x), or_empty(out.last_v, x), or_empty(out.last_current, x)};
-}
-
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward_op(
-    const Maybe& d_spikes, const Maybe& d_h, const Maybe& d_last_v, const Maybe& d_last_current,
-    const Tensor& x, const Tensor& v, const Maybe& current, const Tensor& h, const Tensor& coefficients,
-    const Tensor& threshold, const Tensor& v_reset, const Tensor& gain, const Maybe& alpha, int64_t inner,
-    bool single_step, int64_t held, std::string_view charge, std::string_view reset, std::string_view synapse,
-    int64_t surrogate, at::ArrayRef<double> surrogate_parameters, at::ArrayRef<double> domain,
-    std::string_view extension, bool detach_reset, bool fire_at_threshold, bool gain_divides, bool smooth, bool need_state,
-    std::array<bool, 5> need) {
-  const Options options(coefficients, alpha, inner, single_step, held, charge, reset, synapse, surrogate, surrogate_parameters,
-                        domain, extension, detach_reset, fire_at_threshold, gain_divides, smooth);
-  std::array<Tensor, 8> found = backward({d_spikes, d_h, d_last_v, d_last_current},
-                                         {x, v, current, coefficients, threshold, v_reset, gain, alpha}, h, options, need_state, need);
-  for (Tensor& gradient : found) gradient = or_empty(gradient, x);
-  return std::tuple_cat(found);
 }
 
 }  // namespace
 }  // namespace lnm
 
 TORCH_LIBRARY_IMPL(snn_lnm, CPU, m) {
-  m.impl("forward.cpp", &lnm::forward_op);
-  m.impl("backward.cpp", &lnm::backward_op);
+  m.impl("scan.cpp", &lnm::scan);
+  m.impl("scan_backward.cpp", &lnm::scan_backward);
 }
 
 TORCH_LIBRARY_FRAGMENT(snn_lnm_cpp, m) {

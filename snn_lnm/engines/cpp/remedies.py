@@ -53,10 +53,8 @@ _REMEDIES = (
 
 
 def complaint(output: str) -> str:
-    """The first lines of a build's output in which the compiler complains, without ninja's and the commands."""
-    noise = re.compile(r"\[\d+/\d+\]|FAILED:|ninja:|Error building|.* -c ")
-    lines = [line for line in output.splitlines() if line.strip() and not noise.match(line)]
-    return "\n".join(lines[:6]) or output
+    """The first lines of a compiler's output."""
+    return "\n".join([line for line in output.splitlines() if line.strip()][:6]) or output
 
 
 def remedy(output: str) -> str | None:

@@ -21,10 +21,11 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
+from snn_lnm.engines import form
 from snn_lnm.engines import triton as engine
-from snn_lnm.engines.triton import Launch
 from snn_lnm.engines.triton.geometry import THREADS
-from snn_lnm.parameters import STATE_DTYPE
+from snn_lnm.engines.triton.launches import Launch
+from snn_lnm.parameters import STATE_DTYPE, Dynamics
 from snn_lnm.surrogate import BY_NAME
 
 __all__ = [
@@ -75,31 +76,39 @@ class Variant:
     def tensor(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=STATE_DTYPE[self.dtype], device="meta")
 
-    def law(self) -> engine.Law:
-        spread = {"layer": (), "channel": self.shape[2:3], "neuron": self.shape[2:]}[self.layout]
-        kind = BY_NAME[self.surrogate]
-        return engine.Law(
-            self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(3)),
-            alpha=self.tensor() if self.synapse else None, single_step=False, held=self.held * self.shape[0],
-            inner=math.prod(self.shape[3:]) if self.layout == "channel" else 1, charge=self.charge, reset=self.reset,
-            synapse=self.synapse or "decay", surrogate=[*BY_NAME.values()].index(kind),
-            surrogate_parameters=[*kind().parameters], domain=[*(self.domain or ())], extension="line",
-            detach_reset=self.detach_reset, fire_at_threshold=self.fire_at_threshold,
-            gain_divides=self.gain_divides, smooth=False,
+    def text(self) -> str:
+        """Of the neuron, for the operators."""
+        dynamics = Dynamics(
+            charge=cast(Any, self.charge), reset=cast(Any, self.reset), detach_reset=self.detach_reset,
+            fire_at_threshold=self.fire_at_threshold, synapse=cast(Any, self.synapse or "decay"),
+            surrogate=cast(Any, self.surrogate), domain=self.domain, gain_divides=self.gain_divides,
         )  # fmt: skip
+        return form.text(dynamics, self.degree, bool(self.synapse))
+
+    def numbers(self) -> list[torch.Tensor]:
+        spread = {"layer": (), "channel": self.shape[2:3], "neuron": self.shape[2:]}[self.layout]
+        count = 4 if self.synapse else 3
+        return [self.tensor(*spread, self.degree + 1), *(self.tensor() for _ in range(count))]
+
+    def call(self) -> tuple[str, int, int, int, bool]:
+        """What the operators take besides tensors: the law, inner, groups, steps, single_step."""
+        inner = math.prod(self.shape[3:]) if self.layout == "channel" else 1
+        groups = {"layer": 1, "channel": self.shape[2], "neuron": math.prod(self.shape[2:])}[self.layout]
+        return self.text(), inner, groups, self.held * self.shape[0], False
 
     def launches(self) -> dict[str, Launch]:
         """The forward launch and, for training, the backward one."""
         outputs = torch.empty(self.shape, dtype=self.dtype, device="meta")
         x = outputs[0] if self.held else outputs
-        v = self.tensor(*self.shape[1:])
-        current = v if self.synapse else None
+        states = [self.tensor(*self.shape[1:]) for _ in range(2 if self.synapse else 1)]
         kept = self.membrane_dtype if self.membrane else None
-        launches = {"forward": engine.prepare_forward(x, v, current, *self.law(), kept)[1]}
+        tensors = x, states, self.numbers()
+        launches = {"forward": engine.prepare_forward(*tensors, *self.call(), kept)[1]}
         if self.membrane:
-            h, needs = torch.empty(self.shape, dtype=kept, device="meta"), [self.learned, False, False, False, False]
-            d_outputs = (outputs, None, None, None)
-            launches["backward"] = engine.prepare_backward(*d_outputs, x, v, current, h, *self.law(), False, needs)[1]
+            h = torch.empty(self.shape, dtype=kept, device="meta")
+            needs = [self.learned, *[False] * (len(tensors[2]) - 1)]
+            d_outputs = [outputs, *[None] * (1 + len(states))]
+            launches["backward"] = engine.prepare_backward(d_outputs, *tensors, h, *self.call(), False, needs)[1]
         return launches
 
     def bytes(self, kernel: str) -> int:
@@ -318,7 +327,7 @@ def inspect(variant: Variant, kernel: str, launch: Launch, target: str) -> Facts
     compiled = compile_for(launch, target)
     lines, syntax, resources = machine_code(compiled, target)
     loop = memory_loop(lines, syntax)
-    block, per_step = launch.form.constants["BLOCK"], step_bytes(compiled.asm["ttgir"])
+    block, per_step = launch.prepared.constants["BLOCK"], step_bytes(compiled.asm["ttgir"])
     steps = loop.bytes * THREADS / block / per_step if per_step else 0.0  # that the loop was unrolled to
     facts = Facts(
         variant=variant.name,
@@ -337,7 +346,7 @@ def inspect(variant: Variant, kernel: str, launch: Launch, target: str) -> Facts
 def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Iterator[str]:
     if facts.spilled or facts.stack:
         yield f"{facts.spilled} spills, {facts.stack} bytes of stack"
-    if launch.form.constants["ALIGN"] == 1:
+    if launch.prepared.constants["ALIGN"] == 1:
         return
     if steps < 1 or steps != int(steps):
         yield f"the loop's accesses are {steps:g} times those of one step"
@@ -345,7 +354,7 @@ def _faults(facts: Facts, variant: Variant, launch: Launch, steps: float) -> Ite
     if facts.bytes != needed:
         yield f"{facts.bytes} bytes per neuron and step, {needed} are needed"
     narrowest = min(variant.dtype.itemsize, variant.membrane_dtype.itemsize)
-    vector = 8 * min(16, launch.form.constants["BLOCK"] // THREADS * narrowest)
+    vector = 8 * min(16, launch.prepared.constants["BLOCK"] // THREADS * narrowest)
     # A held input is read before the forward loop, and its gradient written after the backward one.
     held = facts.kernel if variant.held else ""
     if (facts.load_bits < vector and held != "forward") or (facts.store_bits < vector and held != "backward"):
