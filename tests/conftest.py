@@ -24,6 +24,8 @@ with warnings.catch_warnings():
     for host in ("norse.torch", "snntorch", "snntorch.functional"):
         importlib.import_module(host)
 
+FORMS = 6  # of neurons, of which properties draw, others at every commit: a kernel is compiled for each
+
 # Nothing is remembered from run to run: the seed alone decides.
 common = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
 hypothesis.settings.register_profile("ci", max_examples=30, **common)
@@ -40,6 +42,10 @@ hypothesis.settings.load_profile("ci")
 def pytest_configure(config):
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(rotation.number())
+    from snn_lnm.testing import strategies  # not before the profile is loaded: its properties take the one of then
+
+    profile = hypothesis.settings.get_current_profile_name()
+    strategies.FORMS[:] = [] if profile == "nightly" else strategies.forms(FORMS, rotation.number())
 
 
 def pytest_report_header(config):

@@ -19,13 +19,12 @@ def recorded(driver, source, metadata):
 
 def launches(x):
     """The forward and the backward launch of a cubic on ``x``, `[T, B, N]`."""
-    empty = Variant("cubic", shape=tuple(x.shape), dtype=x.dtype).law()
-    numbers = (torch.rand(4), *(torch.tensor(value) for value in (1.0, 0.0, 1.0)))
-    law = empty._replace(coefficients=numbers[0], threshold=numbers[1], v_reset=numbers[2], gain=numbers[3])
-    start = torch.zeros(x.shape[1:])
-    (_, h, *_), forward = engine.prepare_forward(x, start, None, *law, torch.float32)
-    needs = [True, False, False, False, False]
-    backward = engine.prepare_backward(x, None, None, None, x, start, None, h, *law, False, needs)[1]
+    call = Variant("cubic", shape=tuple(x.shape), dtype=x.dtype).call()
+    numbers = [torch.rand(4), *(torch.tensor(value) for value in (1.0, 0.0, 1.0))]
+    tensors = x, [torch.zeros(x.shape[1:])], numbers
+    (_, h, *_), forward = engine.prepare_forward(*tensors, *call, torch.float32)
+    needs = [True, False, False, False]
+    backward = engine.prepare_backward([x, None, None], *tensors, h, *call, False, needs)[1]
     return forward, backward
 
 

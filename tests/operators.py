@@ -6,10 +6,14 @@ from itertools import product
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from snn_lnm.engines import form
 from snn_lnm.parameters import Dynamics
 
 STEPS = 3
-OPTIONS = ("map", "hard", "decay", 0, [2.0], [-1.5, 1.5], "line", True, False, False, False)
+LAWS = [
+    form.text(Dynamics(charge="map", reset=reset, domain=(-1.5, 1.5)), 2, synapse)
+    for reset, synapse in (("soft_next", False), ("hard", True))  # in the first the state is the kept membrane
+]
 
 
 def device_of(backend):
@@ -27,7 +31,7 @@ def moved(value, device):
 
 
 def check_operators(engine, device):
-    """Schema, fake tensors, registration and dispatch; with a synapse and without, for sequences and a held step."""
+    """Schema, fakes, registration and dispatch; with a synapse and without, for sequences, a held step and one."""
     generator = torch.Generator(device).manual_seed(0)
 
     def random(*shape):
@@ -35,17 +39,20 @@ def check_operators(engine, device):
 
     v, current, d_spikes = random(2, 5), random(2, 5), random(STEPS, 2, 5)
     theta, *numbers, alpha = (torch.tensor(n, device=device) for n in ([0.01, 0.9, 0.02], 0.8, 0.0, 1.0, 0.5))
-    forward, backward = (getattr(getattr(torch.ops.snn_lnm, name), engine) for name in ("forward", "backward"))
-    for (synapse, state), held in product(((None, None), (alpha, current)), (0, STEPS)):
-        options = (1, False, held, *OPTIONS)
-        x = random(2, 5) if held else random(STEPS, 2, 5)
-        leaves = x.clone().requires_grad_(), v, state, theta.clone().requires_grad_(), *numbers, synapse
-        torch.library.opcheck(forward, (*leaves, *options, torch.float32))
-        h = forward(x, v, state, theta, *numbers, synapse, *options, torch.float32)[1]
-        for d_outputs in ((d_spikes, None, None, None), (None, d_spikes, v, None if state is None else state)):
-            for needs in ((True, [True] * 5), (False, [False] * 5)):
-                given = (*d_outputs, x, v, state, h, theta, *numbers, synapse, *options, *needs)
-                torch.library.opcheck(backward, given)
+    scan, backward = (getattr(getattr(torch.ops.snn_lnm, name), engine) for name in ("scan", "scan_backward"))
+    without, with_synapse = (LAWS[0], [v], numbers), (LAWS[1], [v, current], [*numbers, alpha])
+    inputs = ((0, False), (STEPS, False), (0, True))
+    for (law, states, others), (held, single) in product((without, with_synapse), inputs):
+        options = (law, 1, 1, held, single)
+        x = random(2, 5) if held or single else random(STEPS, 2, 5)
+        d = d_spikes[0] if single else d_spikes
+        leaves = x.clone().requires_grad_(), states, [theta.clone().requires_grad_(), *others]
+        torch.library.opcheck(scan, (*leaves, *options, torch.float32))
+        h = scan(x, states, [theta, *others], *options, torch.float32)[1]
+        for d_outputs in ([d, None, *[None] * len(states)], [None, d, *states]):
+            for need in (True, False):
+                needs = [need] * (1 + len(others))
+                torch.library.opcheck(backward, (d_outputs, x, states, [theta, *others], h, *options, need, needs))
 
 
 @contextmanager
@@ -55,7 +62,7 @@ def inputs_seen():
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func is torch.ops.snn_lnm.forward.cpp:
+            if func is torch.ops.snn_lnm.scan.cpp:
                 seen.append(args[0])
             return func(*args, **(kwargs or {}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from snn_lnm import functional
 from snn_lnm.parameters import State
+from snn_lnm.testing.strategies import any_form
 
 BACKENDS = ("reference", "cpp")
 CHARGES = ("drift", "map", "residual")
@@ -145,10 +146,13 @@ def same(ours: Tensor, oracles: np.ndarray, what: str) -> None:
 
 
 def check(
-    case: Case, dtype: torch.dtype | None = None, memory: Callable[[Tensor], Tensor] = contiguous
+    case: Case,
+    dtype: torch.dtype | None = None,
+    memory: Callable[[Tensor], Tensor] = contiguous,
+    backends: Sequence[str] = BACKENDS,
 ) -> dict[str, np.ndarray]:
     want = expected(case)
-    for backend in BACKENDS:
+    for backend in backends:
         got = compute(case, backend, dtype, memory)
         assert got.spikes.dtype == (dtype or torch.from_numpy(case.x).dtype), backend
         same(got.spikes.to(got.membrane.dtype), want["s"], f"{backend}: spikes")
@@ -182,28 +186,19 @@ def numbers(width: int, low: float, high: float) -> st.SearchStrategy[float]:
 @st.composite
 def cases(draw: st.DrawFn, dtype: Any, bare_and_large: bool = False) -> Case:
     width = 8 * np.dtype(dtype).itemsize
-    domain = None
-    if not bare_and_large:
+    form, domain = draw(any_form()), None
+    if form.bounded and not bare_and_large:
         edges = st.one_of(
-            st.none(),
             st.sampled_from(DOMAINS[1:]),
             numbers(width, 0.125, 4).map(lambda a: (-a, a)),
             st.tuples(numbers(width, -4, -0.125), numbers(width, 0, 3)),
             st.just((0.25, 1.5)),
         )
         domain = draw(edges)
-    law = Law(
-        draw(st.sampled_from(CHARGES)),
-        draw(st.sampled_from(RESETS)),
-        draw(st.sampled_from(SYNAPSES)),
-        domain,
-        draw(st.sampled_from(EXTENSIONS)),
-        draw(st.booleans()),
-        draw(st.booleans()),
-    )
+    law = Law(form.charge, form.reset, form.synapse, domain, form.extension, form.fire_at_threshold, form.gain_divides)
     neurons = draw(st.sampled_from([(2,), (5,), (2, 3), (2, 1), (2, 1, 2)]))
     batch = draw(st.integers(1, 2))
-    degree = draw(st.integers(2 if bare_and_large else 0, 8))
+    degree = max(2, form.degree) if bare_and_large else form.degree
     layouts = {"layer": (), "channel": neurons[:1], "neuron": neurons}
 
     def values(shape: tuple[int, ...], low: float, high: float) -> np.ndarray:

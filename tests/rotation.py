@@ -3,8 +3,12 @@
 import functools
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 
 
@@ -33,6 +37,16 @@ def reason() -> str:
 def turn(parts: int) -> str:
     """Which of so many parts is due, as K/N."""
     return f"{number() % parts + 1}/{parts}"
+
+
+def some(values: Iterable[T], count: int) -> list[T]:
+    """So many of the values, others at every commit: of what a kernel is compiled for."""
+    return Random(number()).sample([*values], count)
+
+
+def is_due(case: int, parts: int) -> bool:
+    """Of numbered cases, of which every commit runs other ones."""
+    return (case + number()) % parts == 0
 
 
 def mutants() -> str:

@@ -68,19 +68,19 @@ def test_the_variants_whose_turn_it_is():
 
 BROKEN = """
 from dataclasses import replace
-from snn_lnm.engines import triton as engine
 from snn_lnm.engines.triton import audit
+from snn_lnm.engines.triton.launches import Launch
 
 (cubic,) = (v for v in audit.variants() if v.name == "cubic")
 
 def faults(kernel, **options):
     launch = cubic.launches()[kernel]
-    given = engine.Launch.options
-    engine.Launch.options = lambda launch, warp_size: {**given(launch, warp_size), **options}
+    given = Launch.options
+    Launch.options = lambda launch, warp_size: {**given(launch, warp_size), **options}
     try:
         return audit.inspect(cubic, kernel, launch, "sm_90").faults
     finally:
-        engine.Launch.options = given
+        Launch.options = given
 
 assert faults("forward") == ()
 assert any("fused multiply-adds" in fault for fault in faults("forward", enable_fp_fusion=True))

@@ -137,9 +137,9 @@ class Beside(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         found = func(*args, **(kwargs or {}))
-        if func is torch.ops.snn_lnm.forward.cpp:
+        if func is torch.ops.snn_lnm.scan.cpp:
             self.calls += 1
-            assert all(map(identical, plain.forward(*args), found))
+            assert all(map(identical, plain.scan(*args), found))
         return found
 
 
@@ -159,13 +159,13 @@ def test_what_stands_for_the_operator(make, dtype):
 @pytest.mark.parametrize("memory", [snn_lnm.Memory(), snn_lnm.Memory(dtype=torch.bfloat16)])
 def test_what_stands_for_it_keeps_what_it_keeps(memory):
     """In training, without a wish for the membrane; half of it is of the right shape, and for nobody to read."""
-    operator, seen = torch.ops.snn_lnm.forward.cpp, []
+    operator, seen = torch.ops.snn_lnm.scan.cpp, []
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             found = func(*args, **(kwargs or {}))
             if func is operator:
-                seen.append((found, plain.forward(*args)))
+                seen.append((found, plain.scan(*args)))
             return found
 
     with Watch():
@@ -186,7 +186,7 @@ def test_a_sequence_in_onnx():
     """Its number of steps is a number of the program, which is the same whether an exported program is between."""
     model, x = Sequence(LNM(channels=3, alpha=0.5)), random(T, 2, 3)
     program = torch.export.export(model, (x,))
-    assert names_of(program) == ["snn_lnm.forward.cpp"]
+    assert names_of(program) == ["snn_lnm.scan.cpp"]
     run = of_onnx(program, ())
     check(run, model, random(T, 2, 3))
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument, match="Got: 4 Expected: 3"):
@@ -219,11 +219,11 @@ def names_of(program):
 
 def test_an_exported_program_keeps_the_operator_until_asked():
     """Of any batch: the shapes of the operator are asked for, not its steps."""
-    batch, model, operator = torch.export.Dim("batch", min=2, max=64), Sequence(LNM(3)), torch.ops.snn_lnm.forward.cpp
+    batch, model, operator = torch.export.Dim("batch", min=2, max=64), Sequence(LNM(3)), torch.ops.snn_lnm.scan.cpp
     with pytest.MonkeyPatch.context() as change:
         change.setitem(torch._decomp.decomposition_table, operator, lambda *_: pytest.fail("its steps are asked for"))
         program = torch.export.export(model, (random(T, 2, 3),), dynamic_shapes=({1: batch},))
-    assert names_of(program) == names_of(program.run_decompositions()) == ["snn_lnm.forward.cpp"]
+    assert names_of(program) == names_of(program.run_decompositions()) == ["snn_lnm.scan.cpp"]
     table = torch.export.default_decompositions()
     table.update(engines.decompositions())
     plainly = program.run_decompositions(table)

@@ -52,7 +52,7 @@ MILD = st.sampled_from([surrogate.ATan(), surrogate.ATan(0.7), surrogate.Sigmoid
 DOMAINS = {"bare": (None, "line"), "line": ((-0.9, 1.1), "line"), "constant": ((-0.9, 1.1), "constant")}
 
 
-@pytest.mark.turns(5)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("domain", DOMAINS)
 @pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)])
@@ -74,7 +74,7 @@ def test_gradcheck(charge, reset, layout, domain, backend):
     assert torch.autograd.gradcheck(run(backend), leaves, fast_mode=True)
 
 
-@pytest.mark.turns(5)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("gain_divides", [False, True], ids=["multiply", "divide"])
 @pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)])
 def test_every_entry_of_the_jacobian(charge, reset, layout, gain_divides):
@@ -84,7 +84,7 @@ def test_every_entry_of_the_jacobian(charge, reset, layout, gain_divides):
     assert torch.autograd.gradcheck(run("cpp"), leaves)
 
 
-@pytest.mark.turns(5)
+@pytest.mark.turns(9)
 @pytest.mark.parametrize("smooth", [False, True], ids=["spikes", "smooth"])
 @pytest.mark.parametrize("charge, reset, layout", [*itertools.product(["drift", "map", "residual"], RESETS, LAYOUTS)])
 def test_detached_resets_are_the_reference_s(charge, reset, layout, smooth):

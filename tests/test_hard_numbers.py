@@ -4,6 +4,7 @@ import math
 import os
 
 import pytest
+import rotation
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,8 +69,8 @@ SPECIAL = [math.nan, math.inf, -math.inf, 5e-324, -0.0, 3.5e38, -1e300, 1.0]
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @given(
     values=st.lists(st.sampled_from(SPECIAL), min_size=4, max_size=4),
-    reset=st.sampled_from(["hard", "soft", "none", "hard_next", "soft_next"]),
-    charge=st.sampled_from(["drift", "map", "residual"]),
+    reset=st.sampled_from(rotation.some(["hard", "soft", "none", "hard_next", "soft_next"], 2)),
+    charge=st.sampled_from(rotation.some(["drift", "map", "residual"], 1)),
     domain=st.sampled_from([None, (-1.5, 1.5)]),
     spike=st.sampled_from([surrogate.ATan(), surrogate.Rectangle()]),  # of NaN the latter's derivative is 0
 )

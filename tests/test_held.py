@@ -9,8 +9,9 @@ from optional import HAS_TRITON, NO_TRITON
 from torch.autograd import forward_ad
 
 from snn_lnm import LNM, Memory, functional
-from snn_lnm.engines import cpp, triton
+from snn_lnm.engines import form, triton
 from snn_lnm.engines.held import held, hold
+from snn_lnm.engines.triton import launches
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
 
@@ -101,7 +102,8 @@ def test_the_gradient_of_a_large_input_is_written_once():
 @pytest.mark.parametrize("backend", ["cpp", TRITON])
 def test_samples_of_a_batch_hold_inputs_of_their_own(backend, synapse, monkeypatch):
     """Here one program goes through all of them: parameters are per channel."""
-    monkeypatch.setattr(triton, "PROGRAMS", 1)
+    monkeypatch.setattr(launches, "PROGRAMS", 1)
+    launches._prepared.cache_clear()
     torch.manual_seed(0)
     x, weights = torch.randn(3, 17, device=device_of(backend)), torch.randn(T, 3, 17, device=device_of(backend))
     layer = LNM.lif(torch.linspace(0.5, 0.9, 17), degree=3, backend=backend, **synapse).to(x.device)
@@ -173,10 +175,9 @@ def test_what_may_differ_from_step_to_step_is_not_held():
 
 @pytest.mark.parametrize("held_for, single_step", [(-1, False), (3, True)])
 def test_the_operator_refuses_what_makes_no_sense(held_for, single_step):
-    cpp.load()
-    numbers = (torch.tensor([0.0, 0.9]), *map(torch.tensor, (1.0, 0.0, 1.0)), None)
-    options = ("map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False, None)
-    with pytest.raises(ValueError, match=f"held must be a number of steps, 0 with single_step, got {held_for}"):
-        torch.ops.snn_lnm.forward.cpp(
-            torch.ones(2, 3), torch.zeros(2, 3), None, *numbers, 1, single_step, held_for, *options
+    numbers = [torch.tensor(n) for n in ([0.0, 0.9], 1.0, 0.0, 1.0)]
+    text = form.text(Dynamics(charge="map", domain=None), 1, False)
+    with pytest.raises(ValueError, match=f"steps must be a number of steps, 0 for a single one, got {held_for}"):
+        torch.ops.snn_lnm.scan.cpp(
+            torch.ones(2, 3), [torch.zeros(2, 3)], numbers, text, 1, 1, held_for, single_step, None
         )

@@ -94,7 +94,7 @@ class Calls(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.snn_lnm.forward.cpp
+        self.count += func is torch.ops.snn_lnm.scan.cpp
         return func(*args, **(kwargs or {}))
 
 

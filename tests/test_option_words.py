@@ -1,44 +1,89 @@
-"""The operators know Python's words for the law's options, and no others; numbers of surrogates follow their order."""
+"""The operators know Python's words for the law's options, and no others."""
 
 import re
+from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
-from operators import OPTIONS, device_of
+from hypothesis import given
+from hypothesis import strategies as st
+from operators import device_of
 from optional import HAS_TRITON, NO_TRITON
 
-from snn_lnm import functional, parameters
-from snn_lnm.engines import cpp
-from snn_lnm.parameters import Dynamics, Parameters
-from snn_lnm.surrogate import BY_NAME
+from snn_lnm import functional, parameters, reference
+from snn_lnm.engines import form
+from snn_lnm.parameters import MAX_DEGREE, Dynamics, Parameters
+from snn_lnm.testing.strategies import dynamics
 
-PLACES = {"charge": 0, "reset": 1, "synapse": 2, "extension": 6}
+OPTIONS = ["charge", "reset", "synapse", "extension"]
+ENGINES = ["cpp", *(["triton"] if HAS_TRITON else [])]
 WITHOUT_TRITON = pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
-ENGINES = ["cpp", pytest.param("triton", marks=WITHOUT_TRITON)]
+TEXT = "degree=1 charge=drift reset=hard extension=line detach_reset surrogate=atan,2.0 synapse=decay domain=-1.5,1.5"
+WRONG = {  # in the place of what, what the error says
+    "another option": ("detach_reset", "leak=0.5", "do not know leak"),
+    "another flag": ("detach_reset", "learns", "do not know learns"),
+    "no degree": ("degree=1 ", "", "does not say its degree"),
+    "degree 9": ("degree=1", "degree=9", "9"),
+    "no surrogate": ("surrogate=atan,2.0", "surrogate=step", "unknown surrogate 'step': expected one of atan,"),
+    "a number that is none": ("atan,2.0", "atan,two", "could not convert string to float: 'two'"),
+    "another number": ("atan,2.0", "atan,2.0,3.0", "the operators do not understand the neuron"),
+    "half a domain": ("domain=-1.5,1.5", "domain=1.0", "domain must be (lo, hi)"),
+}
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("option", PLACES)
-def test_an_unknown_word_is_refused_by_the_operators(engine, option):
+def refused(text, message):
+    """By what reads it, and by both operators of each engine."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        form.parse(text)
+    for engine in ENGINES:
+        x, v, theta, *numbers = (
+            torch.zeros(s, device=device_of(engine)) for s in ((2, 3, 4), (3, 4), (2,), (), (), ())
+        )
+        call = (x, [v], [theta, *numbers])
+        scan, backward = (getattr(getattr(torch.ops.snn_lnm, name), engine) for name in ("scan", "scan_backward"))
+        with pytest.raises(ValueError, match=re.escape(message)):
+            scan(*call, text, 1, 1, 0, False, torch.float32)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            backward([x, None, None], *call, x, text, 1, 1, 0, False, True, [True] * 4)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_unknown_word_is_refused_by_the_operators(option):
     """`reset='zero'` ran as "soft_next", `charge='euler'` as "residual"."""
-    device = device_of(engine)
-    x, v, theta, *numbers = (torch.zeros(s, device=device) for s in ((2, 3, 4), (3, 4), (2,), (), (), (), ()))
     words = get_args(getattr(parameters, option.capitalize()))
-    for wrong in ("zero", "euler " if option == "synapse" else "euler", "", words[-1].upper()):
-        options = [*OPTIONS]
-        options[PLACES[option]] = wrong
-        message = f"unknown {option} '{wrong}': expected one of {', '.join(map(repr, words))}."
-        call = (1, False, 0, *options)
-        with pytest.raises(ValueError, match=re.escape(message)):
-            getattr(torch.ops.snn_lnm.forward, engine)(x, v, v, theta, *numbers, *call, torch.float32)
-        with pytest.raises(ValueError, match=re.escape(message)):
-            gradients = (x, None, None, None, x, v, v, x, theta, *numbers, *call, True, [True] * 5)
-            getattr(torch.ops.snn_lnm.backward, engine)(*gradients)
+    for wrong in ("zero", words[-1].upper()):
+        text = re.sub(rf"{option}=\w+", f"{option}={wrong}", TEXT)
+        refused(text, f"unknown {option} {wrong!r}: expected one of {', '.join(map(repr, words))}.")
 
 
-@pytest.mark.parametrize("backend", ENGINES)
-@pytest.mark.parametrize("option", PLACES)
+@pytest.mark.parametrize("case", WRONG)
+def test_a_text_that_says_something_else_is_refused(case):
+    old, new, message = WRONG[case]
+    assert TEXT.count(old) == 1
+    refused(TEXT.replace(old, new), message)
+
+
+def test_what_is_no_text_of_a_neuron_is_refused():
+    assert (
+        form.text(Dynamics(domain=(-1.5, 1.5)), 1, True)
+        .replace(" synapse=decay", "")
+        .replace("domain", "synapse=decay domain")
+        == TEXT
+    )
+    for text in ("", "drift", "[]", "{}", "3", TEXT[:40]):
+        refused(text, "the")
+
+
+@given(dynamics(), st.integers(0, MAX_DEGREE), st.booleans())
+def test_a_text_says_it_all(said, degree, synapse):
+    said = said if synapse else replace(said, synapse="decay")
+    found = form.parse(form.text(said, degree, synapse))
+    assert found == form.Form(reference.law(said, degree, synapse), said) and found.degree == degree
+
+
+@pytest.mark.parametrize("backend", ["cpp", pytest.param("triton", marks=WITHOUT_TRITON)])
+@pytest.mark.parametrize("option", OPTIONS)
 def test_every_word_means_the_same_in_every_engine(backend, option):
     """Each gives the reference's bits, and no two the same ones."""
     torch.manual_seed(0)
@@ -52,14 +97,3 @@ def test_every_word_means_the_same_in_every_engine(backend, option):
         assert torch.equal(ours.membrane, law.membrane) and torch.equal(ours.spikes, law.spikes)
         found.append(torch.cat([law.membrane[-1], law.state.v, law.state.current]))
     assert not any(torch.equal(a, b) for k, a in enumerate(found) for b in found[:k])
-
-
-def test_kernels_find_surrogates_by_their_names(monkeypatch):
-    """In whatever order they are listed."""
-    backwards = dict(reversed(BY_NAME.items()))
-    for order in (BY_NAME, backwards):
-        monkeypatch.setattr(cpp, "BY_NAME", order)
-        numbers = dict(re.findall(r"constexpr int k(\w+) = (\d+);", cpp.generated_header()))
-        assert [numbers[kind.__name__] for kind in order.values()] == [*map(str, range(len(order)))]
-    source = (cpp._HERE / "backward.h").read_text()
-    assert "kATan" in source and "kFastSigmoid" in source and not re.search(r"surrogate [!=]= \d", source)

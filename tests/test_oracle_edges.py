@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rotation
 import torch
 from oracle import Law
 from oracle_cases import (
@@ -123,7 +124,8 @@ def test_an_infinite_threshold(layout: tuple[int, ...], reset: str, at_threshold
 )
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_infinite_and_nan_membranes(reset: str, threshold: float, at_threshold: bool, domain: Any) -> None:
-    for charge, degree, extension, divides in product(CHARGES, (0, 1, 3), EXTENSIONS, (False, True)):
+    cases = product(CHARGES, (0, 1, 3), EXTENSIONS, (False, True))
+    for number, (charge, degree, extension, divides) in enumerate(cases):
         if domain is None and extension != EXTENSIONS[0]:
             continue
         case = Case(
@@ -133,7 +135,7 @@ def test_infinite_and_nan_membranes(reset: str, threshold: float, at_threshold: 
             threshold=threshold,
             gain=0.75,
         )
-        check(case)
+        check(case, backends=BACKENDS if rotation.is_due(number, 36) else BACKENDS[:1])
 
 
 @pytest.mark.parametrize("gain", [-1.0, -0.0, 0.0, math.inf, -math.inf])

@@ -37,9 +37,7 @@ def test_the_second_call_is_the_first(problem, membrane, backend):
         with torch.set_grad_enabled(grad):
             law = functional.run(*problem, backend="reference")
             found = [functional.run(*problem, backend=backend, membrane=membrane) for _ in range(2)]
-        remembered = problem.dynamics.prepared.values()
-        by_number = any(type(call) is int for call in remembered)
-        assert len(remembered) == (1 if grad or by_number else 2)
+        assert len(problem.dynamics.prepared) == (1 if grad else 2)
         for out in found:
             assert identical(out.spikes, law.spikes) and identical(out.state.v, law.state.v)
             assert identical(out.membrane, law.membrane) if membrane else out.membrane.shape == (0,)
@@ -90,21 +88,15 @@ UNLIKE = {
 }
 
 
-WAYS = {"by number": {}, "by key": {"memory": Memory(dtype=torch.bfloat16)}}
-"""How a call is found again. The other dtype of a membrane that is not asked for is reason enough for the second."""
-
-
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", UNLIKE)
-def test_a_call_unlike_the_first_is_refused_as_ever(name, way):
+def test_a_call_unlike_the_first_is_refused_as_ever(name):
     kind, arguments, options = UNLIKE[name]
-    dynamics, options = Dynamics(), {"membrane": False, **WAYS[way], **options}
+    dynamics, options = Dynamics(), {"membrane": False, **options}
     with pytest.raises(kind) as alone:
         run(*arguments, dynamics, **options)
     assert not dynamics.prepared or name == "infinite coefficients"
     for state in (START, None, START):
-        run(X, state, numbers(), dynamics, membrane=False, **WAYS[way])
-    assert {type(call) is int for call in dynamics.prepared.values()} == {way == "by number"}
+        run(X, state, numbers(), dynamics, membrane=False)
     with pytest.raises(kind) as after:
         run(*arguments, dynamics, **options)
     assert str(after.value) == str(alone.value)
@@ -137,10 +129,14 @@ def test_gradients_after_a_call_without():
     assert found[0][0].any() and torch.equal(found[0][0], found[1][0])
 
 
-def test_a_membrane_is_given_where_it_is_asked_for():
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_membrane_is_given_where_it_is_asked_for(first, grad):
     dynamics = Dynamics()
-    for membrane in (True, False, True, False):
-        assert run(X, None, numbers(), dynamics, membrane=membrane).membrane.numel() == membrane * X.numel()
+    for membrane in (first, not first, first, not first):
+        with torch.set_grad_enabled(grad):
+            out = run(X, None, numbers(), dynamics, membrane=membrane)
+        assert out.membrane.numel() == membrane * X.numel()
 
 
 def test_memory_kept_in_bfloat16_is_remembered_apart():
@@ -158,22 +154,20 @@ def test_memory_kept_in_bfloat16_is_remembered_apart():
     assert torch.equal(gradient(Memory(recompute=2)), full) and len(dynamics.prepared) == 2
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_parameters_that_are_converted_are_converted_again(way):
+def test_parameters_that_are_converted_are_converted_again():
     dynamics, given = Dynamics(), numbers(torch.bfloat16)
     for value in (0.5, 0.25):
         given.coefficients.fill_(value)
         expected = functional.run(X, None, Parameters(*(p.float() for p in given[:4])), Dynamics(), backend="reference")
-        assert identical(run(X, None, given, dynamics, **WAYS[way]).state.v, expected.state.v)
+        assert identical(run(X, None, given, dynamics).state.v, expected.state.v)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_states_that_are_converted_are_converted_again(way):
+def test_states_that_are_converted_are_converted_again():
     dynamics, start = Dynamics(), torch.empty(2, 4, dtype=torch.bfloat16)
     for value in (0.5, 0.25):
         start.fill_(value)
         expected = functional.run(X, State(start.float()), numbers(), Dynamics(), backend="reference")
-        assert identical(run(X, State(start), numbers(), dynamics, **WAYS[way]).state.v, expected.state.v)
+        assert identical(run(X, State(start), numbers(), dynamics).state.v, expected.state.v)
 
 
 def test_parameters_changed_in_place_count():
@@ -203,11 +197,10 @@ def test_an_engine_asked_for_is_refused_in_a_transform_that_does_not_see_it():
         torch.vmap(scaled)(torch.ones(2))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_transform_runs_on_the_reference(way):
+def test_a_transform_runs_on_the_reference():
     dynamics = Dynamics()
-    functional.run(X, None, numbers(), dynamics, **WAYS[way])
-    gradient = torch.func.grad(lambda x: functional.run(x, None, numbers(), dynamics, **WAYS[way]).spikes.sum())(X)
+    functional.run(X, None, numbers(), dynamics)
+    gradient = torch.func.grad(lambda x: functional.run(x, None, numbers(), dynamics).spikes.sum())(X)
     assert gradient.any()
 
 
@@ -270,11 +263,11 @@ def test_a_second_derivative_is_refused_as_ever():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
 def test_tracing_is_no_call_like_the_first():
-    """`torch.jit.trace` would write the number into a program that other processes load."""
+    """`torch.jit.trace` writes the operator."""
     dynamics, x = Dynamics(), X[:, 0, 0].contiguous()
     for _ in range(2):
         graph = str(torch.jit.trace(lambda x: run(x, None, numbers(), dynamics).spikes, x).graph)
-        assert "snn_lnm::forward(" in graph and "snn_lnm::again" not in graph
+        assert "snn_lnm::scan(" in graph
         run(x, None, numbers(), dynamics)
 
 
@@ -290,7 +283,7 @@ def test_a_function_mode_sees_the_operator():
         run(X, None, numbers(), dynamics)
     with Watch():
         run(X, None, numbers(), dynamics)
-    assert torch.ops.snn_lnm.forward.cpp in seen and torch.ops.snn_lnm.again.default not in seen
+    assert torch.ops.snn_lnm.scan.cpp in seen
 
 
 def test_inference_tensors_and_mode_decide_as_ever_what_is_differentiated():
@@ -328,7 +321,7 @@ def test_a_backward_pass_that_is_watched_shows_the_operator():
         spikes = run(x, None, numbers(), dynamics).spikes.sum()
         with Watch():
             gradients.append(torch.autograd.grad(spikes, x)[0])
-    assert seen.count(torch.ops.snn_lnm.backward.cpp) == 2 and torch.equal(*gradients)
+    assert seen.count(torch.ops.snn_lnm.scan_backward.cpp) == 2 and torch.equal(*gradients)
 
 
 def test_odd_views_of_the_same_shape_are_looked_at_anew():

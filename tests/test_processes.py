@@ -1,6 +1,7 @@
 """Several processes: data-parallel training, and starts that build the engine together, after a kill, or cannot."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,19 +133,20 @@ def start(folder, *backends, **environment):
 
 
 def copying_compiler(folder):
-    """A compiler that takes a second, leaves a mark in ``folder``, and gives the library that this process has.
+    """A compiler that gives, for the operator, the library that this process has: it takes a second for each of its
+    sources, and leaves a mark in ``folder``. A neuron's kernels it compiles.
 
-    All else of a build is as ever: ninja, the lock, a folder of its own, and the move into place.
+    All else of a build is as ever: the lock, a folder of its own, and the move into place.
     """
     cpp.load()
-    (library,) = (Path(path) for path in torch.ops.loaded_libraries if "snn_lnm_cpp" in path)
-    if not library.exists():  # this process has built it, in a folder of its own
-        library = library.parents[1] / library.name
+    (library,) = (path for path in torch.ops.loaded_libraries if "snn_lnm_operator" in path)
     path = folder / "c++"
     path.write_text(
         f"""#!/bin/sh
-case " $* " in *" -c "*) echo x >> {folder}/compilations; sleep 1;; *" -v "*|*version*) exec c++ "$@";; esac
-while [ $# -gt 0 ]; do case $1 in -o) shift; cp {library} "$1";; esac; shift; done
+for last; do :; done
+case "$last" in *snn_lnm_operator*) ;; *) exec c++ "$@";; esac
+case " $* " in *" -c "*) echo x >> {folder}/compilations; sleep 1;; esac
+cp {library} "$last"
 """
     )
     path.chmod(0o755)
@@ -192,7 +194,7 @@ def killed(tmp_path_factory, compiler):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert list(folder.rglob("build.ninja")) and not list(folder.glob("*/*.so"))
+    assert list(folder.rglob("build-*")) and not list(folder.glob("*/*.so"))
     return folder
 
 
@@ -204,8 +206,9 @@ def built(killed, bits, compiler):
 
 
 def test_three_start_together_after_a_kill(built):
-    (library,) = built.glob("*/*.so")
-    assert library.stem == library.parent.name
+    operator, kernel = sorted(built.glob("*/*.so"), reverse=True)
+    assert "operator" in operator.name and "kernel" in kernel.name
+    assert all(library.stem == library.parent.name for library in (operator, kernel))
 
 
 def test_once_built_nothing_is_written_and_no_compiler_needed(built, bits):
@@ -217,7 +220,7 @@ def test_once_built_nothing_is_written_and_no_compiler_needed(built, bits):
 
 def broken_compiler(folder):
     path = folder / "c++"
-    path.write_text("#!/bin/sh\ncase $1 in -*v*) exec c++ $1;; esac\necho no room for this 1>&2; exit 1\n")
+    path.write_text("#!/bin/sh\necho no room for this 1>&2; exit 1\n")
     path.chmod(0o755)
     return {"CXX": str(path)}
 
@@ -237,3 +240,16 @@ def test_what_cannot_be_built_is_said(tmp_path, bits, folder, environment, messa
     warning, _, error = said.partition("Traceback")
     assert out == bits and message in warning and warning.count("RuntimeWarning") == 1
     assert message in error and "RuntimeError: backend='cpp' cannot run here" in error
+
+
+@pytest.mark.parametrize("breaks, message", [(None, "no C++ compiler found"), (broken_compiler, "no room for this")])
+def test_a_kernel_that_cannot_be_built_is_said(tmp_path, built, bits, breaks, message):
+    """The operator is there, the neuron's kernel is not: auto says why and runs the reference, cpp fails."""
+    for library in built.glob("snn_lnm_operator*/*.so"):
+        (tmp_path / library.parent.name).mkdir()
+        shutil.copy(library, tmp_path / library.parent.name)
+    environment = {"CXX": "no-such-compiler"} if breaks is None else breaks(tmp_path)
+    ((out, said),) = end(start(tmp_path, "auto", "cpp", **environment))
+    warning, _, error = said.partition("Traceback")
+    assert out == bits and message in warning and warning.count("RuntimeWarning") == 1
+    assert "RuntimeError: backend='cpp' cannot run here" in error

@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton_cases import DEVICE
 
 from snn_lnm import LNM, engines, explain_backend, functional
+from snn_lnm.engines import form
 from snn_lnm.engines import triton as engine
 from snn_lnm.parameters import Dynamics, State
 from snn_lnm.surrogate import get
@@ -121,7 +122,7 @@ def test_a_mode_sees_the_operators():
     neuron, x = neuron_and_input()
     with Watch():
         neuron(x)[0].sum().backward()
-    assert {"snn_lnm.forward.triton", "snn_lnm.backward.triton"} <= {*seen}
+    assert {"snn_lnm.scan.triton", "snn_lnm.scan_backward.triton"} <= {*seen}
 
 
 def test_exports():
@@ -172,8 +173,8 @@ def test_an_operator_that_kept_no_membrane_says_so():
     """Empty outputs are tensors at the operator, and its backward pass asks for a membrane."""
     x = torch.ones(2, 3, device=DEVICE, requires_grad=True)
     numbers = [torch.tensor(value, device=DEVICE) for value in ([0.0, 0.9], 1.0, 0.0, 1.0)]
-    options = (1, False, 0, "map", "hard", "decay", 0, [2.0], [], "line", True, False, False, False, None)
-    spikes, *others = torch.ops.snn_lnm.forward.triton(x, torch.zeros(3, device=DEVICE), None, *numbers, None, *options)
-    assert [value.numel() for value in others] == [0, 3, 0]
+    options = (form.text(Dynamics(charge="map", domain=None), 1, False), 1, 1, 0, False, None)
+    spikes, *others = torch.ops.snn_lnm.scan.triton(x, [torch.zeros(3, device=DEVICE)], numbers, *options)
+    assert [value.numel() for value in others] == [0, 3]
     with pytest.raises(ValueError, match="kept no membrane"):
         spikes.sum().backward()

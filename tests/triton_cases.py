@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from operators import device_of, moved
 from optional import HAS_TRITON, NO_TRITON
 
-from snn_lnm.engines import triton as engine
+from snn_lnm.engines.triton import launches
 
 if not HAS_TRITON:
     pytest.skip(NO_TRITON, allow_module_level=True)
@@ -59,5 +59,6 @@ def poisoned():
 def programs(most):
     """Geometry with at most about this many programs, so that one program gets several repeats."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "PROGRAMS", most)
+        patch.setattr(launches, "PROGRAMS", most)
+        launches._prepared.cache_clear()
         yield

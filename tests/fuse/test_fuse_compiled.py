@@ -44,8 +44,8 @@ def steps_held(function, *arguments):
     found = []
 
     def backend(graph, examples):
-        calls = [node for node in graph.graph.nodes if node.target is torch.ops.snn_lnm.forward.cpp]
-        found.extend(node.args[10] for node in calls)
+        calls = [node for node in graph.graph.nodes if node.target is torch.ops.snn_lnm.scan.cpp]
+        found.extend(node.args[6] for node in calls)
         return graph.forward
 
     torch.compiler.reset()

@@ -3,6 +3,7 @@
 import copy
 from typing import Any, NamedTuple
 
+import rotation
 import torch
 from hypothesis import strategies as st
 from spikingjelly.activation_based import neuron, surrogate
@@ -73,7 +74,12 @@ def cases(draw, kinds=(neuron.IFNode, neuron.LIFNode, neuron.ParametricLIFNode),
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     x = torch.randn((2, 4, *STEP), generator=generator, dtype=dtype) * 2 * threshold
-    return Case(kind(**options), dtype, x * tau if options.get("decay_input") else x, draw(st.integers(1, 5)))
+    return Case(
+        kind(**options),
+        dtype,
+        x * tau if options.get("decay_input") else x,
+        draw(st.sampled_from(rotation.some(range(1, 6), 2))),
+    )
 
 
 def run(node, x):

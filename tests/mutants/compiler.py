@@ -1,12 +1,11 @@
 """A C++ compiler for mutants: `compiler.py KEPT COMPILER ARGUMENTS...` does not optimise and compiles nothing twice.
 
 A source gets an earlier object of it, out of the folder KEPT, when it and all headers that it included are as they
-were: most mutants change what only one or two of the engine's sources see. What headers there are, the compiler has
+were: most mutants change what only one of the operator's sources sees. What headers there are, the compiler has
 said the last time; one that is new is included by another that has changed.
 """
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -21,20 +20,20 @@ def digest(command: list[str], headers: list[str]) -> str:
 
 def main(kept: str, compiler: str, *arguments: str) -> int:
     command = [compiler, *arguments, "-O0"]
-    if "-c" not in arguments:
+    if "-c" not in arguments:  # a kernel, which has a name of its own where it is kept
         return subprocess.run(command).returncode
-    target, depends = (Path(arguments[arguments.index(word) + 1]) for word in ("-o", "-MF"))
-    asked = [word.replace(os.getcwd(), ".") for word in command]  # each build has a folder of its own
+    target = Path(arguments[arguments.index("-o") + 1])
+    asked = [word.replace(str(target.parent), ".") for word in command]  # each build has a folder of its own
     listed = Path(kept) / hashlib.sha256(repr(asked).encode()).hexdigest()
     if listed.exists():
         found = Path(kept) / digest(asked, listed.read_text().splitlines())
         if found.exists():
             shutil.copy(found, target)
-            depends.write_text(f"{target}:\n")
             return 0
-    compiled = subprocess.run(command).returncode
+    depends = target.with_suffix(".d")
+    compiled = subprocess.run([*command, "-MMD", "-MF", str(depends)]).returncode
     if compiled == 0:
-        headers = re.split(r"[\s\\]+", depends.read_text().replace(os.getcwd(), ".").strip())[1:]
+        headers = re.split(r"[\s\\]+", depends.read_text().strip())[1:]
         listed.write_text("\n".join(headers))
         shutil.copy(target, Path(kept) / digest(asked, headers))
     return compiled

@@ -2,7 +2,6 @@
 
 from tests.mutants.mutant import Mutant
 
-GRADIENTS = "tests/test_engines.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 MEMORY = "tests/test_memory_options.py::test_"
 STARTS = "tests/test_hard_use.py::test_a_start_made_elsewhere_serves_training"
 LAYOUTS = "tests/test_oracle_forward.py::test_layouts"
@@ -35,26 +34,26 @@ MUTANTS = [
     mutant(
         "engines/op.py",
         "the fake op gets the shape of the state wrong",
-        "forward_fake",
-        "nothing.clone() if membrane_is_last else x.new_empty(v.shape, dtype=dtype)",
+        "scan_fake",
+        "x.new_empty(state.shape, dtype=dtype)",
         "x.new_empty(x.shape, dtype=dtype)",
         "tests/test_engines.py::test_opcheck",
     ),
     mutant(
         "engines/op.py",
-        "the fake gradient of the synapse is always there",
+        "the fake gradients of states are always there",
         "_backward_fake",
-        "like(current, need_state)",
-        "like(v, need_state)",
+        "like(value, need_states)",
+        "like(value, True)",
         "tests/test_engines.py::test_opcheck",
     ),
     mutant(
         "engines/op.py",
-        "surrogates are numbered from 1",
-        "_SURROGATES",
-        "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values())}",
-        "_SURROGATES = {kind: index for index, kind in enumerate(BY_NAME.values(), 1)}",
-        GRADIENTS,
+        "the state that is kept is written twice",
+        "scan_fake",
+        "(same := kept_state(law, single_step, kept, x)) >= 0",
+        "(same := -1) >= 0",
+        "tests/test_engines.py::test_opcheck",
     ),
     # ---- functional.py's start at zero
     mutant(
@@ -110,9 +109,9 @@ MUTANTS = [
     mutant(
         "engines/__init__.py",
         "a slow choice is not said",
-        "choose",
-        "warnings.warn(f",
-        "str(f",
+        "_warn",
+        "warnings.warn(\n        f",
+        "str(\n        f",
         "tests/test_engines.py::test_without_a_compiler",
     ),
     # ---- functional.py
@@ -197,25 +196,25 @@ MUTANTS = [
         "check_finite(name, value.detach())",
         "tests/test_properties_module.py::test_a_neuron_owns_its_numbers",
     ),
-    # ---- engines/cpp/__init__.py
+    # ---- engines/cpp/build.py, and what it builds
     mutant(
-        "engines/cpp/__init__.py",
+        "engines/cpp/build.py",
         "an incomplete library is in its place",
-        "_build",
-        "(Path(build) / library.name).replace(library)",
-        "shutil.copy(Path(build) / 'generated.h', library)",
+        "built",
+        "build(Path(place) / library.name)",
+        "library.touch(); build(Path(place) / library.name)",
         "tests/test_processes.py::test_three_start_together_after_a_kill",
     ),
     mutant(
         "engines/cpp/__init__.py",
         "the name of the library forgets the flags",
-        "_register",
-        'identity = "\\n".join([*sources, header, *flags,',
-        'identity = "\\n".join([*sources, header,',
+        "_operator",
+        "*texts, *_FLAGS, torch.__version__",
+        "*texts, torch.__version__",
         "tests/test_hard_starts.py::test_the_name_of_the_library_holds_all_that_shapes_it",
     ),
     mutant(
-        "engines/cpp/__init__.py",
+        "engines/cpp/build.py",
         "what a killed build left stays",
         "_alone",
         'folder.glob("build-*")',
@@ -223,9 +222,9 @@ MUTANTS = [
         "tests/test_first_build.py::test_what_a_killed_build_left_goes_away",
     ),
     mutant(
-        "engines/cpp/__init__.py",
+        "engines/cpp/build.py",
         "a build says what it does where nobody waits",
-        "_said",
+        "said",
         "sys.stderr is not None and sys.stderr.isatty()",
         "sys.stderr is not None",
         "tests/test_first_build.py::test_nothing_where_nobody_does",
@@ -234,25 +233,25 @@ MUTANTS = [
     mutant(
         "engines/plain.py",
         "groups and what is inside them change places",
-        "forward",
-        "(-1, groups, law.inner)",
-        "(-1, law.inner, groups)",
+        "scan",
+        "(-1, groups, inner)",
+        "(-1, inner, groups)",
         STANDS,
     ),
     mutant(
         "engines/plain.py",
         "what is held is a step",
-        "forward",
-        "x.expand(shape) if law.held else",
+        "scan",
+        "x.expand(shape) if steps else",
         "",
         STANDS,
     ),
     mutant(
         "engines/plain.py",
         "the membrane is kept twice",
-        "forward",
-        "membrane == nothing.dtype and law.single_step and dynamics.state_is_membrane",
-        "False",
+        "scan",
+        "(same := op.kept_state(law, single_step, kept, x)) >= 0",
+        "(same := -1) >= 0",
         STANDS,
     ),
     mutant(

@@ -37,8 +37,8 @@ class Mutant:
 
     @property
     def builds(self) -> bool:
-        """It changes what the C++ engine is compiled from."""
-        return "/cpp/" in self.file and self.file.endswith((".h", ".cpp"))
+        """It changes what the C++ engine is compiled from, or what writes its kernels."""
+        return "/generator/" in self.file or ("/cpp/" in self.file and self.file.endswith((".h", ".cpp")))
 
     def applied(self, text: str) -> str:
         """``text`` of the file with the change.
