@@ -68,7 +68,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     coefficients = parameters.coefficients.unbind(-1)
     if dynamics.domain is None:
         return horner(v, coefficients)
-    slope = line_slope(coefficients, parameters, dynamics)
+    slope = line_slope(parameters, dynamics)
 
     def line(u: Tensor) -> Tensor:
         return slope * u + coefficients[0]
@@ -82,8 +82,9 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     return torch.where(w == v, inside, line(v) + (inside - line(w)))
 
 
-def line_slope(coefficients: Sequence[Tensor], parameters: Parameters, dynamics: Dynamics) -> Tensor:
+def line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:
     """λ: θ_1, held to the slopes that do not expand."""
+    coefficients = parameters.coefficients.unbind(-1)
     if len(coefficients) == 1:
         return 0 * coefficients[0]
     slope = coefficients[1]

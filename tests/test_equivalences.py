@@ -1,6 +1,7 @@
 """Different words for the same neuron give the same bits; a simple neuron is its closed form."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_drift_residual_and_map_are_one_neuron(backend, reset, theta, gain, v_re
 @given(problems(gain_divides=False, dyadic=True))
 def test_dividing_by_a_power_of_two_is_multiplying_by_its_inverse(backend, problem):
     inverse = problem.parameters._replace(gain=1 / problem.parameters.gain)
-    divided = Dynamics(**{**vars(problem.dynamics), "gain_divides": True})
+    divided = replace(problem.dynamics, gain_divides=True)
     ours = functional.run(problem.x, problem.state, inverse, divided, backend=backend)
     assert identical(ours.membrane, functional.run(*problem, backend=backend).membrane)
 
@@ -87,12 +88,12 @@ def test_between_spikes_degree_one_is_its_closed_form(backend, beta, reset, seed
 @given(problem=problems(dtype=torch.float32, max_degree=3))
 def test_an_infinite_threshold_is_the_neuron_without_a_reset(backend, problem):
     """It never fires; of a finite membrane nothing is subtracted (v - 0·inf would be NaN: "soft" is excluded)."""
-    words = vars(problem.dynamics)
-    if problem.dynamics.reset.startswith("soft"):
-        words = {**words, "reset": "hard"}
+    silenced = problem.dynamics
+    if silenced.reset.startswith("soft"):
+        silenced = replace(silenced, reset="hard")
     never = problem.parameters._replace(threshold=torch.tensor(math.inf))
-    silent = functional.run(problem.x, problem.state, never, Dynamics(**words), backend=backend)
-    free = functional.run(problem.x, problem.state, never, Dynamics(**{**words, "reset": "none"}), backend=backend)
+    silent = functional.run(problem.x, problem.state, never, silenced, backend=backend)
+    free = functional.run(problem.x, problem.state, never, replace(silenced, reset="none"), backend=backend)
     assert not silent.spikes.any()
     known = free.membrane.isfinite()  # after infinity the arithmetic of the reset gives NaN
     assert torch.equal(silent.membrane[known], free.membrane[known])

@@ -35,7 +35,7 @@ CASES = {
 
 def test_every_operation_has_a_rule_and_a_case():
     """What C++ is printed for is what there is."""
-    printed = {*emitter._INFIX, *emitter._OTHER, "spike"}
+    printed = {*emitter._INFIX, *emitter._OTHER, "spike", "detach"}
     assert {*RULES} == {*CASES} and {*RULES, *CONDITIONS} == {*OPERATIONS, "spike"} == printed
     assert {*CONDITIONS} == symbols._CONDITIONS and {*FUNCTIONS} <= {*RULES}
 
@@ -153,11 +153,11 @@ REFUSED = {
     "function": (torch.erf, "cannot use torch.erf: it knows arithmetic, comparisons and abs, atan, "),
     "power": (lambda x: x**4, "knows the powers 2 and 3, got 4"),
     "root": (lambda x: x**0.5, "knows the powers 2 and 3, got 0.5"),
-    "tensor": (lambda x: x * torch.ones(3), "'Symbol' and 'Tensor'"),
-    "tensor first": (lambda x: torch.ones(3) - x, "'Tensor' and 'Symbol'"),
+    "tensor": (lambda x: x * torch.ones(3), "got Tensor"),
+    "tensor first": (lambda x: torch.ones(3) - x, "got Tensor"),
     "chosen tensor": (lambda x: torch.where(x > 0, torch.ones(3), x), "got Tensor"),
     "no condition": (lambda x: torch.where(x, 1.0, 0.0), "needs a condition"),
-    "text": (lambda x: x * "2", "unsupported operand|can't multiply"),
+    "text": (lambda x: x * "2", "got str"),
 }
 
 

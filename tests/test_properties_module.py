@@ -16,7 +16,7 @@ from snn_lnm.testing import identical, problems
 def module(problem, **words):
     """The `LNM` of the numbers and options of ``problem``."""
     p = problem.parameters
-    options = {k: v for k, v in vars(problem.dynamics).items() if k != "smooth"}
+    options = {k: v for k, v in vars(problem.dynamics).items() if k not in ("smooth", "text")}
     numbers = {"threshold": p.threshold, "v_reset": p.v_reset, "gain": p.gain, "alpha": p.alpha}
     return LNM(coefficients=p.coefficients, **numbers, **options, **words)
 

@@ -21,6 +21,7 @@ from snn_lnm.parameters import STATE_DTYPE
 __all__ = ["Launch", "interpreted", "prepare_backward", "prepare_forward"]
 
 STAGES = {"forward_kernel": 8, "backward_kernel": 4}  # steps whose loads are under way at a time: shared memory
+REGISTERS = 168  # of a thread, at most
 ROWS = 16  # steps that a gradient is summed over before the sum goes to float64
 
 
@@ -75,7 +76,10 @@ class Launch(NamedTuple):
 
     def options(self, warp_size: int) -> dict[str, Any]:
         """The compiler's. Fused multiply-adds would change the forward pass's bits; gradients may round less."""
-        return {"num_warps": THREADS // warp_size, "enable_fp_fusion": self.kernel.__name__ == "backward_kernel"}
+        backward = self.kernel.__name__ == "backward_kernel"
+        # Left to itself, NVIDIA's assembler spills a few registers to make room for programs that are not there.
+        bound = {"maxnreg": REGISTERS} if backward and warp_size == 32 else {}
+        return {"num_warps": THREADS // warp_size, "enable_fp_fusion": backward, **bound}
 
     def compiled_in(self, warp_size: int) -> dict[str, Any]:
         """The constants for a target. Loads under way are kept in shared memory; AMD's would take registers."""
