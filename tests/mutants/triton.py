@@ -59,7 +59,10 @@ MUTANTS = [
     launcher("every start is taken for one number", "_prepare", "not any(state.stride())", "True"),
     launcher("a held input is a sequence", "_prepare", "starts, bool(steps))", "starts, False)", HELD),
     launcher(
-        "the sum over groups is forgotten", "_gradients", "each if number.numel() > width else each.sum(0)", "each"
+        "the sum over groups is forgotten",
+        "_gradients",
+        "each if number.numel() > width or len(sums) == 1 else each.sum(0)",
+        "each",
     ),
     launcher("partial sums swap their axes", "_sums", ".sum((0, 2))", ".sum((0, 1))", GRADIENTS),
     launcher(

@@ -35,20 +35,20 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def evaluate(piece: Piece, given: Mapping[str, Tensor], like: Tensor) -> list[Tensor]:
-    """The piece's results from its inputs by name; literals in the dtype and on the device of ``like``."""
-    known: dict[int, Tensor] = {}
+def evaluate(piece: Piece, given: Mapping[str, Tensor]) -> list[Any]:
+    """The piece's results from its inputs by name: tensors, or numbers where a result is a literal."""
+    known: dict[int, Any] = {}
 
-    def value(node: Symbol) -> Tensor:
+    def value(node: Symbol) -> Any:
         if node.index not in known:
             known[node.index] = compute(node)
         return known[node.index]
 
-    def compute(node: Symbol) -> Tensor:
+    def compute(node: Symbol) -> Any:
         if node.operation == "input":
             return given[node.value]
         if node.operation == "literal":
-            return torch.full((), node.value, dtype=like.dtype, device=like.device)
+            return node.value
         return _OPERATIONS[node.operation](*map(value, node.arguments))
 
     return [value(node) for _, node in piece]

@@ -200,15 +200,20 @@ def _gradients(
     """Of the computed tensors of numbers, from the sums of the gradients of what follows from them."""
     if not any(computed):
         return []
-    given = {name: torch.tensor(value, dtype=numbers[0].dtype) for name, value in said.law.constants}
+    dtype, piece = numbers[0].dtype, neuron.pieces["finish"]
+    used = neuron.inputs(node for _, node in piece)
+    given = {name: torch.tensor(value, dtype=dtype) for name, value in said.law.constants if name in used}
     for (name, _), width, number in zip(said.law.numbers, neuron.widths, numbers, strict=True):
-        given |= {f"number.{name}.{k}": column for k, column in enumerate(number.view(-1, width).unbind(1))}
-    given |= {f"total.{k}": total.to(numbers[0].dtype) for k, total in enumerate(sums.unbind(1))}
-    found = iter(evaluate(neuron.pieces["finish"], given, sums.to(numbers[0].dtype)))
+        names = [f"number.{name}.{k}" for k in range(width)]
+        if not used.isdisjoint(names):
+            given |= zip(names, number.view(-1, width).unbind(1), strict=True)
+    totals = sums.to(dtype)
+    given |= {f"total.{k}": total for k, total in enumerate(totals.unbind(1))}
+    found = iter(evaluate(piece, given))
     gradients: list[Tensor] = []
     for known, width, number in zip(computed, neuron.widths, numbers, strict=True):
         if known:
-            columns = [next(found).expand(len(sums)) for _ in range(width)]
-            each = torch.stack(columns, -1)
-            gradients.append(each if number.numel() > width else each.sum(0))
+            columns = [value if isinstance(value := next(found), Tensor) else totals.new_zeros(1) for _ in range(width)]
+            each = torch.stack([column.expand(len(sums)) for column in columns], -1)
+            gradients.append(each if number.numel() > width or len(sums) == 1 else each.sum(0))
     return gradients

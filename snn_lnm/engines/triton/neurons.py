@@ -54,9 +54,8 @@ def uses(law: Law, operations: set[str]) -> set[str]:
 
 def _shared(law: Law, found: program.Forward | program.Backward) -> tuple[float, ...]:
     """What follows from the constants alone: Python's numbers, in double, as in the reference."""
-    like = torch.zeros((), dtype=torch.float64)
     given = {name: torch.tensor(value, dtype=torch.float64) for name, value in law.constants}
-    return tuple(value.item() for value in evaluate([("", node) for node in found.shared], given, like))
+    return tuple(value.item() for value in evaluate([("", node) for node in found.shared], given))
 
 
 def _module(source: str) -> Any:
