@@ -22,6 +22,9 @@ Reset = Literal["hard", "soft", "none", "soft_next", "hard_next"]
 Synapse = Literal["decay", "euler"]
 Extension = Literal["line", "constant"]
 
+WORDS = ("charge", "reset", "extension")
+FLAGS = ("detach_reset", "fire_at_threshold", "gain_divides", "smooth")
+"""The options of `Dynamics` that are words and yes or no, but for the synapse's."""
 MAX_DEGREE = 8
 STATE_DTYPE = {
     torch.float64: torch.float64,
@@ -153,9 +156,8 @@ class Dynamics:
 
 
 def _text(dynamics: Dynamics, surrogate: surrogates.Surrogate) -> str:
-    said = [f"{name}={getattr(dynamics, name)}" for name in ("charge", "reset", "extension")]
-    flags = ("detach_reset", "fire_at_threshold", "gain_divides", "smooth")
-    said += [name for name in flags if getattr(dynamics, name)]
+    said = [f"{name}={getattr(dynamics, name)}" for name in WORDS]
+    said += [name for name in FLAGS if getattr(dynamics, name)]
     said.append(f"surrogate={','.join([surrogate.name, *[str(number) for number in surrogate.parameters]])}")
     if dynamics.domain is not None:
         said.append(f"domain={dynamics.domain[0]},{dynamics.domain[1]}")

@@ -13,7 +13,7 @@ from torch import Tensor
 from snn_lnm import reference
 from snn_lnm.engines.generator import program
 from snn_lnm.law import Law
-from snn_lnm.parameters import Dynamics, Parameters, check_degree
+from snn_lnm.parameters import FLAGS, WORDS, Dynamics, Parameters, check_degree
 from snn_lnm.surrogate import BY_NAME
 
 __all__ = ["Form", "parse", "text"]
@@ -67,10 +67,6 @@ class Form:
         return Parameters(**dict(zip((name for name, _ in self.law.numbers), numbers, strict=True)))
 
 
-_WORDS = ("charge", "reset", "extension")
-_FLAGS = ("detach_reset", "fire_at_threshold", "gain_divides", "smooth")
-
-
 def text(dynamics: Dynamics, degree: int, synapse: bool) -> str:
     """The text of a neuron with these options: ``name=value`` for each, and a name for each that is true."""
     return f"degree={degree} {dynamics.text}" + (f" synapse={dynamics.synapse}" if synapse else "")
@@ -85,17 +81,17 @@ def parse(text: str) -> Form:
     """
     flags = {word for word in text.split() if "=" not in word}
     said = dict(word.split("=", 1) for word in text.split() if "=" in word)
-    known = {"degree", "surrogate", "synapse", "domain", *_WORDS}
-    if unknown := sorted(flags - {*_FLAGS} | said.keys() - known):
+    known = {"degree", "surrogate", "synapse", "domain", *WORDS}
+    if unknown := sorted(flags - {*FLAGS} | said.keys() - known):
         raise ValueError(f"the operators do not know {', '.join(unknown)} of the neuron {text!r}.")
-    if missing := sorted({"degree", "surrogate", *_WORDS} - said.keys()):
+    if missing := sorted({"degree", "surrogate", *WORDS} - said.keys()):
         raise ValueError(f"the neuron {text!r} does not say its {', '.join(missing)}.")
     kind, *numbers = said["surrogate"].split(",")
     if kind not in BY_NAME:
         raise ValueError(f"unknown surrogate {kind!r}: expected one of {', '.join(BY_NAME)}.")
     try:
         domain = [float(edge) for edge in said["domain"].split(",")] if "domain" in said else None
-        options: dict[str, Any] = {name: said[name] for name in _WORDS} | {name: name in flags for name in _FLAGS}
+        options: dict[str, Any] = {name: said[name] for name in WORDS} | {name: name in flags for name in FLAGS}
         options |= {"synapse": said.get("synapse", "decay"), "domain": domain and tuple(domain)}
         dynamics = Dynamics(surrogate=BY_NAME[kind](*map(float, numbers)), **options)
         degree = check_degree(int(said["degree"]))

@@ -1,6 +1,6 @@
 """All mutants."""
 
-from tests.mutants import adapters, cpp, following, fuse, held, law, modules, prepared, swapping, triton
+from tests.mutants import adapters, cpp, following, fuse, generator, held, law, modules, prepared, swapping, triton
 
 MUTANTS = [
     *law.MUTANTS,
@@ -13,4 +13,5 @@ MUTANTS = [
     *fuse.MUTANTS,
     *triton.MUTANTS,
     *cpp.MUTANTS,
+    *generator.MUTANTS,
 ]

@@ -63,6 +63,7 @@ MUTANTS = [
         "_gradients",
         "each if number.numel() > width or len(sums) == 1 else each.sum(0)",
         "each",
+        GRADIENTS,
     ),
     launcher("partial sums swap their axes", "_sums", ".sum((0, 2))", ".sum((0, 1))", GRADIENTS),
     launcher(

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <new>
 
 #include "neuron.h"
 
@@ -56,7 +57,7 @@ struct Backward {
     if (!earlier) {
       const int64_t most = (tile.width + L - 1) / L;
       earlier = static_cast<V*>(std::aligned_alloc(kVectorBytes, size_t(plan.steps * Neuron::kRerun * most) * sizeof(V)));
-      if (!earlier) std::abort();
+      if (!earlier) throw std::bad_alloc();
     }
     const auto shared = numbers.shared;
     for (int64_t t = 0; t < plan.steps; ++t) {
