@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from snn_lnm import functional, reference
+from snn_lnm import functional
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
 
@@ -126,25 +126,3 @@ def test_neurons_move_with_their_numbers(backend, problem, random):
     law = functional.run(*problem, backend=backend)
     assert identical(ours.membrane, law.membrane[:, :, order]) and identical(ours.spikes, law.spikes[:, :, order])
     assert identical(ours.state.v, law.state.v[:, order])
-
-
-@given(problems(max_degree=7, dyadic=False))
-def test_zero_coefficients_on_top_leave_the_gradients(problem):
-    """Those of all else; the new coefficient's own is that of ``v^D``, not zero: it can learn.
-
-    (A line whose slope is held to its range is held everywhere, a polynomial only outside the domain. To the bit from
-    degree 1 on: a constant's gradient is put together from other terms than a line's.)
-    """
-    theta, found = problem.parameters.coefficients, []
-    assume(theta.shape[-1] > 1)
-    if theta.shape[-1] == 2 and problem.dynamics.domain is not None and problem.dynamics.extension == "line":
-        assume(bool((reference.line_slope(problem.parameters, problem.dynamics) == theta[..., 1]).all()))
-    for padding in (0, 1):
-        padded = torch.cat([theta, theta.new_zeros(*theta.shape[:-1], padding)], -1).requires_grad_()
-        x = problem.x.clone().requires_grad_()
-        numbers = problem.parameters._replace(coefficients=padded)
-        out = functional.run(x, problem.state, numbers, problem.dynamics, backend="reference")
-        d_x, d_theta = torch.autograd.grad(out.membrane.sum(), (x, padded))
-        found.append((d_x, d_theta[..., : theta.shape[-1]]))
-    if all(value.isfinite().all() for value in found[0]):
-        assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
