@@ -25,6 +25,7 @@ with warnings.catch_warnings():
         importlib.import_module(host)
 
 FORMS = 6  # of neurons, of which properties draw, others at every commit: a kernel is compiled for each
+NIGHTLY_FORMS = 30
 
 # Nothing is remembered from run to run: the seed alone decides.
 common = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
@@ -40,12 +41,13 @@ hypothesis.settings.load_profile("ci")
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis reads it; workers get the options of their controller
 def pytest_configure(config):
+    nightly = hypothesis.settings.get_current_profile_name() == "nightly"
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(rotation.number())
     from snn_lnm.testing import strategies  # not before the profile is loaded: its properties take the one of then
 
-    profile = hypothesis.settings.get_current_profile_name()
-    strategies.FORMS[:] = [] if profile == "nightly" else strategies.forms(FORMS, rotation.number())
+    seed = config.option.hypothesis_seed if nightly else rotation.number()
+    strategies.FORMS[:] = strategies.forms(NIGHTLY_FORMS if nightly else FORMS, seed)
 
 
 def pytest_report_header(config):

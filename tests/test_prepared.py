@@ -121,6 +121,15 @@ def test_the_backend_is_looked_at(backend):
         functional.run(X, START, numbers(), dynamics, backend=backend)
 
 
+def test_another_backend_is_another_call():
+    """Both give the same numbers, but only the reference a second derivative."""
+    dynamics, x = Dynamics(), X.clone().requires_grad_()
+    run(x, START, numbers(), dynamics)
+    spikes = functional.run(x, START, numbers(), dynamics, backend="reference").spikes
+    (d_x,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
+    assert torch.autograd.grad(d_x.sum(), x)[0].any()
+
+
 def test_gradients_after_a_call_without():
     dynamics, x = Dynamics(), X.clone().requires_grad_()
     with torch.no_grad():

@@ -68,7 +68,7 @@ FORMS: list[Form] = []
 """What :func:`problems` draws from; empty: from all. A kernel is compiled for each, so a suite keeps to few."""
 
 
-def forms(count: int, seed: int) -> list[Form]:
+def forms(count: int, seed: int | str) -> list[Form]:
     """So many forms, in which every value of every option comes up about equally often."""
     random = Random(seed)
 

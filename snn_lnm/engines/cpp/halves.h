@@ -1,10 +1,8 @@
 // bfloat16 and float16 in memory, floats in registers.
+// (Instructions by name: the header of the intrinsics takes longer to read than a kernel to compile.)
 #pragma once
 
 #include "vec.h"
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
 
 namespace lnm {
 
@@ -12,13 +10,27 @@ using Floats = Vec<float>;
 typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
 typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
 
+#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts between halves and words element by element
+#define LNM_SHUFFLED_HALVES
+typedef int8_t Bytes __attribute__((vector_size(kVectorBytes)));
+
+// In each half of the register: the byte from each of these places; 0 for -1.
+template <class V>
+LNM_INLINE inline V shuffle(V value, Bytes places) {
+  asm("vpshufb %2, %1, %0" : "=x"(value) : "x"(value), "x"(places));
+  return value;
+}
+#endif
+
 // The upper halves.
 LNM_INLINE inline Halves upper(Floats value) {
-#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts element by element
-  const __m256i places = _mm256_setr_epi8(2, 3, 6, 7, 10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1,  //
-                                          -1, -1, -1, -1, -1, -1, -1, -1, 2, 3, 6, 7, 10, 11, 14, 15);
-  const __m256i apart = _mm256_shuffle_epi8((__m256i)value, places);
-  return (Halves)_mm_or_si128(_mm256_castsi256_si128(apart), _mm256_extracti128_si256(apart, 1));
+#if defined(LNM_SHUFFLED_HALVES)
+  const Bytes places = {2,  3,  6,  7,  10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1,
+                        -1, -1, -1, -1, -1, -1, -1, -1, 2,  3,  6,  7,  10, 11, 14, 15};
+  const Floats apart = shuffle(value, places);
+  Halves parts[2];
+  std::memcpy(parts, &apart, sizeof parts);
+  return parts[0] | parts[1];
 #else
   return __builtin_convertvector((Words)value >> 16, Halves);
 #endif
@@ -38,11 +50,14 @@ struct bfloat16 {
   LNM_INLINE static Floats load(const bfloat16* source, int64_t n) {
     Halves bits{};
     std::memcpy(&bits, source, static_cast<size_t>(n) * 2);
-#if defined(__AVX2__) && !defined(__AVX512F__)  // GCC 12 converts each half by itself
+#if defined(LNM_SHUFFLED_HALVES)
     // Twice the halves, then each to where it belongs. (Zen 3 begins two `vpshufb` a cycle, but not one `vpmovzxwd`.)
-    const __m256i places = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7,  //
-                                            -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
-    return (Floats)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256((__m128i)bits), places);
+    const Bytes places = {-1, -1, 0, 1, -1, -1, 2,  3,  -1, -1, 4,  5,  -1, -1, 6,  7,
+                          -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15};
+    const Halves parts[2] = {bits, bits};
+    Floats twice;
+    std::memcpy(&twice, parts, sizeof twice);
+    return shuffle(twice, places);
 #else
     return (Floats)(__builtin_convertvector(bits, Words) << 16);
 #endif
@@ -66,16 +81,19 @@ struct bfloat16 {
   }
 };
 
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__F16C__))
+#define LNM_CONVERTS_FLOAT16
+#endif
 struct float16 {
   uint16_t bits;
 
   LNM_INLINE static Floats load(const float16* source, int64_t n) {
     Halves bits{};
     std::memcpy(&bits, source, static_cast<size_t>(n) * 2);
-#if defined(__AVX512F__)
-    return (Floats)_mm512_cvtph_ps((__m256i)bits);
-#elif defined(__F16C__)
-    return (Floats)_mm256_cvtph_ps((__m128i)bits);
+#if defined(LNM_CONVERTS_FLOAT16)
+    Floats out;
+    asm("vcvtph2ps %1, %0" : "=v"(out) : "v"(bits));
+    return out;
 #else
     _Float16 values[kLanes<Floats>];
     std::memcpy(values, &bits, sizeof bits);
@@ -86,10 +104,9 @@ struct float16 {
   }
 
   LNM_INLINE static void store(float16* target, Floats value, int64_t n) {  // to nearest, ties to even
-#if defined(__AVX512F__)
-    const Halves bits = (Halves)_mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT);
-#elif defined(__F16C__)
-    const Halves bits = (Halves)_mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT);
+#if defined(LNM_CONVERTS_FLOAT16)
+    Halves bits;
+    asm("vcvtps2ph $0, %1, %0" : "=v"(bits) : "v"(value));
 #else
     _Float16 bits[kLanes<Floats>];
     for (int64_t i = 0; i < kLanes<Floats>; ++i) bits[i] = (_Float16)value[i];

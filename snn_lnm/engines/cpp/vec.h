@@ -93,7 +93,6 @@ LNM_INLINE inline void for_each_vector(int64_t width, F f) {
 
 // A full-vector store that bypasses the caches: for outputs too large to be read back from them,
 // it saves reading each line before overwriting it. `target` must be aligned to the vector.
-// (As an instruction: the header of the intrinsics takes longer to read than a kernel to compile.)
 template <class V>
 LNM_INLINE inline void stream(void* target, V value) {
 #if defined(__AVX512F__)
