@@ -47,7 +47,7 @@ def horner(v: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
 
 
 def clamp(v: Tensor, lo: Tensor | float, hi: Tensor | float) -> Tensor:
-    """``v`` held to [lo, hi]; the edges belong to the inside, for the gradient too."""
+    """``v`` held to [lo, hi]; the edges belong to the inside, for the gradient too (`torch.clamp` leaves them out)."""
     return torch.where(v < lo, lo, torch.where(v > hi, hi, v))
 
 
@@ -79,7 +79,8 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     inside = horner(w, coefficients)
     if dynamics.extension == "constant":
         return inside
-    return torch.where(w == v, inside, line(v) + (inside - line(w)))
+    outside = (v < w) | (v > w)
+    return torch.where(outside, line(v) + (inside - line(w)), inside)
 
 
 def line_slope(parameters: Parameters, dynamics: Dynamics) -> Tensor:

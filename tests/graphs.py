@@ -16,6 +16,7 @@ OPERATIONS = {
     **{name: getattr(operator, name) for name in ("add", "sub", "mul", "neg")},
     "div": operator.truediv,
     "where": torch.where,
+    "clamp": lambda u, low, high: torch.where(u < low, low, torch.where(u > high, high, u)),
     "detach": torch.Tensor.detach,
 }
 
@@ -27,16 +28,22 @@ def apply(node, arguments):
     return OPERATIONS[node.operation](*arguments)
 
 
-def interpret(roots, inputs, known=(), apply=apply):
-    """The values of ``roots`` where inputs have those values, in float64; those of ``known`` nodes are given."""
-    values, stack, needed = dict(known), list(roots), {}
+def nodes(roots, known=()):
+    """All that ``roots`` follow from, in order, but for what is ``known``."""
+    stack, needed = list(roots), {}
     while stack:
         node = stack.pop()
-        if node.index not in values and node.index not in needed:
+        if node.index not in known and node.index not in needed:
             needed[node.index] = node
             stack += node.arguments
-    for index in sorted(needed):
-        node = needed[index]
+    return [needed[index] for index in sorted(needed)]
+
+
+def interpret(roots, inputs, known=(), apply=apply):
+    """The values of ``roots`` where inputs have those values, in float64; those of ``known`` nodes are given."""
+    values = dict(known)
+    for node in nodes(roots, values):
+        index = node.index
         if node.operation == "literal":
             values[index] = torch.tensor(node.value, dtype=torch.float64)
         elif node.operation == "input":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -42,25 +42,13 @@ class Form:
         return next((k for k, node in enumerate(found.after) if node is found.h), -1)
 
     @cached_property
-    def _follows(self) -> tuple[bool, ...]:
-        """Of each tensor of numbers, whether its gradient follows from the input; last, whether any gradient does."""
-        count = len(self.law.numbers)
-        each = [tuple(i == k for i in range(count)) for k in range(count + 1)]
-        return tuple(program.backward(self.law.form, needs).uses_input for needs in each)
+    def uses_input(self) -> Callable[[tuple[bool, ...]], bool]:
+        """Of which tensors of numbers the gradients are asked for -> whether these follow from the input, too."""
 
-    def uses_input(self, needs: Sequence[bool]) -> bool:
-        """The gradients follow from the input, too, with those of the tensors of numbers that are asked for."""
-        *each, always = self._follows
-        return always or any(need and follows for need, follows in zip(needs, each, strict=True))
+        def follows(needs: tuple[bool, ...]) -> bool:
+            return program.backward(self.law.form, needs).uses_input
 
-    def computed(self, needs: Sequence[bool]) -> tuple[bool, ...]:
-        """Of which tensors of numbers a kernel gives the gradients: none; those that need no input; or all.
-
-        So few kernels serve all that may be asked for.
-        """
-        if not any(needs):
-            return (False,) * len(needs)
-        return tuple(self.uses_input(needs) or not follows for follows in self._follows[:-1])
+        return functools.cache(follows)
 
     def parameters(self, numbers: list[Tensor]) -> Parameters:
         """The numbers of a call by their names."""

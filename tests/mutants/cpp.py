@@ -111,7 +111,7 @@ MUTANTS = [
     Mutant(
         "no gradient follows from the input",
         "snn_lnm/engines/form.py",
-        "Form._follows",
+        "Form.uses_input",
         "program.backward(self.law.form, needs).uses_input",
         "False",
         (ALONE,),
@@ -285,7 +285,7 @@ MUTANTS = [
     ops("groups share a gradient", "values[(many ? group : 0) * width + k]", "values[k]", GRADIENTS),
     ops(
         "gradients that no kernel gives have a place",
-        "if (kernel.computed[i]) column += width;",
+        "if (needs[i]) column += width;",
         "column += width;",
         OTHER,
     ),

@@ -11,6 +11,7 @@ KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_th
 RULE = "tests/test_generator.py::test_a_rule_is_the_derivative"
 TRACED = "tests/test_generator.py::test_the_traced_step_is_the_step"
 BACK = "tests/test_generator.py::test_the_way_back_is_autograd"
+SELECTS = "tests/test_generator.py::test_the_way_back_selects_once_between_line_and_polynomial"
 REFUSED = "tests/test_generator.py::test_what_cannot_be_traced_is_refused"
 NODES = "tests/test_generator.py::test_equal_operations_are_one_node"
 OTHER = "tests/test_generator.py::test_another_law_runs_in_the_engine"
@@ -85,21 +86,37 @@ MUTANTS = [
     ),
     generator("symbols", "a symbol is true", "Symbol.__bool__", "raise TypeError", "return bool", REFUSED),
     # ---- generator/adjoint.py
-    rule("the gradient of a difference is a sum's", "_OF_TWO", "(d, -d)", "(d, d)"),
+    rule("the gradient of a difference is a sum's", "_OF_TWO", "(d, _minus(d))", "(d, d)"),
     rule("that of a divisor forgets the quotient", "_OF_TWO", "-(d / b) * y", "-(d / b)"),
-    rule("that of a choice reaches both", "_where", "where(condition, 0.0, d)", "d"),
+    rule("that of a choice reaches both", "_where", "where(condition, 0.0, no)", "no"),
     rule("that of a magnitude has one sign", "_OF_ONE", "where(a < 0, -d, 0.0)", "where(a < 0, d, 0.0)"),
     rule("that of a root has lost its 2", "_OF_ONE", "d / (2 * y)", "d / y"),
-    rule("that of a cosine has another sign", "_OF_ONE", "-(d * a.sin())", "d * a.sin()"),
-    generator("adjoint", "that of a spike forgets what comes", "_spike", "d * surrogate", "surrogate", RULE),
+    rule("that of a cosine has another sign", "_OF_ONE", "_minus(_times(d, a.sin()))", "_times(d, a.sin())"),
+    generator(
+        "adjoint",
+        "that of a spike forgets what comes",
+        "_spike",
+        "_times(d, surrogate.derivative(u, *numbers))",
+        "surrogate.derivative(u, *numbers)",
+        RULE,
+    ),
     generator(
         "adjoint",
         "the last gradient counts",
         "adjoint.receive",
-        "gradient if known is None else _sum(known, gradient)",
-        "gradient",
+        "gradients.setdefault(node.index, [])",
+        "gradients[node.index] = []",
         BACK,
     ),
+    generator("adjoint", "a joined gradient is added, too", "adjoint.receive", "return", "pass", BACK),
+    generator(
+        "adjoint", "a choice knows the other side", "_branch", "d.arguments[side]", "d.arguments[3 - side]", BACK
+    ),
+    generator("adjoint", "nothing is known of a side", "_branch", 'd.operation != "add"', "True", SELECTS),
+    generator("adjoint", "a product leaves its selection", "_in_branches", "_parts(d)", "None", SELECTS),
+    generator("adjoint", "a joined selection has one side", "_joined", "left[0], yes, no", "left[0], yes, yes", BACK),
+    generator("adjoint", "minus minus is minus", "_plus", "a - b.arguments[0] if", "a + b.arguments[0] if", BACK),
+    rule("what is held lets gradients through", "_clamp", "where(outside, 0.0, ", "where(outside, d, "),
     generator("adjoint", "it goes on behind a leaf", "adjoint", "node.index in stops or", "", BACK),
     # ---- generator/program.py
     generator(

@@ -38,17 +38,17 @@ def source(law: str, variant: str) -> str:
     options = (arithmetic, _STORAGE[dtype], _STORAGE[kept], tiles == "uniform")
     if direction == "forward":
         return emitter.forward_source(program.forward(neuron), *options)
-    return emitter.backward_source(program.backward(neuron, _computed(law, needs[0])), *options)
+    return emitter.backward_source(program.backward(neuron, _flags(needs[0])), *options)
 
 
-def _computed(law: str, needs: str) -> tuple[bool, ...]:
-    return form.parse(law).computed([need == "1" for need in needs])
+def _flags(needs: str) -> tuple[bool, ...]:
+    return tuple(need == "1" for need in needs)
 
 
-def _kernel(law: str, variant: str) -> tuple[str, list[float], int, list[int], list[bool], int, bool]:
+def _kernel(law: str, variant: str) -> tuple[str, list[float], int, list[int], int, bool]:
     """For the operator: the library; the neuron's constants; how many states it has; its numbers' widths.
 
-    And of which numbers there are gradients; which state is the membrane; whether the input is looked at.
+    And which state is the membrane; whether the way back looks at the input.
     """
     said, code, direction = form.parse(law), source(law, variant), variant.split()[0]
     flags = [*_FLAGS, _CONTRACTION[direction]]
@@ -69,12 +69,11 @@ def _kernel(law: str, variant: str) -> tuple[str, list[float], int, list[int], l
         helps = "" if cure is None else f"\nWhat helps: {cure}"
         raise CannotCompile(f"a neuron's kernel does not compile here: {complaint(str(error))}{helps}") from error
     widths = [width or 0 for _, width in said.law.numbers]
-    computed = _computed(law, variant.split(" ")[-1]) if direction == "backward" else (False,) * len(widths)
+    uses_input = direction == "backward" and said.uses_input(_flags(variant.split(" ")[-1]))
     constants = [value for _, value in said.law.constants]
-    states = len(said.law.states)
-    return str(library), constants, states, widths, [*computed], said.membrane_state, said.uses_input(computed)
+    return str(library), constants, len(said.law.states), widths, said.membrane_state, uses_input
 
 
 _library = torch.library.Library("snn_lnm", "FRAGMENT")
-_library.define("kernel(str law, str variant) -> (str, float[], int, int[], bool[], int, bool)")
+_library.define("kernel(str law, str variant) -> (str, float[], int, int[], int, bool)")
 _library.impl("kernel", _kernel, "CompositeExplicitAutograd")

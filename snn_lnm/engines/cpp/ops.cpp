@@ -31,8 +31,7 @@ struct Kernel {
   std::vector<double> constants;
   int64_t states;
   std::vector<int64_t> widths;  // of each tensor of numbers; 0: a single number
-  std::vector<bool> computed;   // of which there are gradients
-  int64_t membrane_state;  // the place of the state that is the membrane before the reset, or -1
+  int64_t membrane_state;       // the place of the state that is the membrane before the reset, or -1
   bool uses_input;
 };
 
@@ -51,8 +50,7 @@ Kernel compiled(const std::string& law, const std::string& variant) {
   if (const void* columns = dlsym(library, "columns")) kernel.columns = *static_cast<const int64_t*>(columns);
   kernel.constants = stack[1].toDoubleVector();
   kernel.states = stack[2].toInt(), kernel.widths = stack[3].toIntVector();
-  for (const bool computed : stack[4].toBoolList()) kernel.computed.push_back(computed);
-  kernel.membrane_state = stack[5].toInt(), kernel.uses_input = stack[6].toBool();
+  kernel.membrane_state = stack[4].toInt(), kernel.uses_input = stack[5].toBool();
   return kernel;
 }
 
@@ -260,7 +258,7 @@ Tensors scan_backward(const c10::List<Maybe>& d_outputs, const Tensor& x_any, at
   for (size_t i = 0, column = 0; i < numbers.size(); ++i) {
     const int64_t width = std::max<int64_t>(1, kernel.widths[i]);
     gradients.push_back(needs[i] ? gradient(plan, total, kernel.columns, numbers[i], column, width) : at::empty({0}, type));
-    if (kernel.computed[i]) column += width;
+    if (needs[i]) column += width;
   }
   return gradients;
 }

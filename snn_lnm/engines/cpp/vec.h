@@ -46,6 +46,12 @@ LNM_INLINE inline V select(Mask mask, V yes, V no) {
 }
 
 template <class V>
+LNM_INLINE inline V clamp(V u, V low, V high) {
+  const V below = select(high < u, high, u);  // in this order one instruction each, and NaN stays NaN
+  return select(low > below, low, below);
+}
+
+template <class V>
 LNM_INLINE inline V abs(V u) {
   return select(u < 0, -u, u);
 }

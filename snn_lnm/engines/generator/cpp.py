@@ -13,7 +13,7 @@ __all__ = ["backward_source", "forward_source"]
 _COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", **_COMPARED, "and": "&", "or": "|"}
 _CALLS = {name: f"{name}({{0}})" for name in FUNCTIONS}
-_OTHER = {"neg": "-{0}", "not": "~{0}", "where": "select({0}, {1}, {2})", **_CALLS}
+_OTHER = {"neg": "-{0}", "not": "~{0}", "where": "select({0}, {1}, {2})", "clamp": "clamp({0}, {1}, {2})", **_CALLS}
 
 
 def _expression(node: Symbol, arguments: list[str]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snn_lnm.engines.generator.program import Piece
 from snn_lnm.engines.generator.symbols import FUNCTIONS, Symbol
+from snn_lnm.reference import clamp
 
 __all__ = ["evaluate"]
 
@@ -30,6 +31,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "or": operator.or_,
     "not": operator.invert,
     "where": torch.where,
+    "clamp": clamp,
     "detach": Tensor.detach,
     **{name: getattr(torch, name) for name in FUNCTIONS},
 }

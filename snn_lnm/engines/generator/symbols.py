@@ -141,9 +141,15 @@ class Symbol:
 
 
 def where(condition: Symbol, yes: object, no: object) -> Symbol:
+    """`torch.where`. Nested so that it holds a value between two others it is an operation of its own: "clamp"."""
     if not getattr(condition, "is_condition", False):
         raise TypeError("torch.where needs a condition in a step: a comparison of its values.")
-    return condition.graph.make("where", condition, condition.lift(yes), condition.lift(no))
+    yes, no = condition.lift(yes), condition.lift(no)
+    if condition.operation == "lt" and condition.arguments[1] is yes and no.operation == "where":
+        u, (above, high, inside) = condition.arguments[0], no.arguments
+        if inside is u and above.operation == "gt" and above.arguments[0] is u and above.arguments[1] is high:
+            return u.graph.make("clamp", u, yes, high)
+    return condition.graph.make("where", condition, yes, no)
 
 
 def _clamp(u: Symbol, min: object = None, max: object = None) -> Symbol:
