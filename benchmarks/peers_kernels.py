@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import snn_lnm
-from snn_lnm.engines import op
+from snn_lnm.engines import calls as engine_calls
+from snn_lnm.engines import form
 from snn_lnm.engines.triton.audit import TARGETS, Variant
-from snn_lnm.parameters import Dynamics, Parameters, State
+from snn_lnm.parameters import Dynamics, Parameters
 
 JELLY = "2.0.0"
 """The SpikingJelly whose private launchers are called here."""
@@ -180,8 +181,12 @@ def ours(degree: int, learned: bool, native: nn.Module | None, detach_reset: boo
     def train(x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         theta = torch.empty(degree + 1, device=x.device, requires_grad=learned)
         numbers = Parameters(theta, *(torch.empty((), device=x.device) for _ in range(3)))
-        spikes, h, state = op.run("triton", v.dtype, x, State(v), numbers, Dynamics(**options), False, True)
-        return spikes, h, state.v, state.v  # the operator's fourth output is the current, that of no synapse here
+        neuron, given = (
+            form.neuron(Dynamics(**options), degree, False),
+            [value for value in numbers if value is not None],
+        )
+        spikes, h, (last,) = engine_calls.run("triton", v.dtype, neuron, False, True, x, [v], given)
+        return spikes, h, last, last  # the operator's fourth output is the current, that of no synapse here
 
     return Neuron("ours, θ learned" if learned else "ours, θ fixed", calls, train)
 

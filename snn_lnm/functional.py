@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from snn_lnm import engines, reference
-from snn_lnm.engines import op
+from snn_lnm.engines import calls, form
+from snn_lnm.law import Neuron, Outputs
 from snn_lnm.lengths import Lengths, check_lengths, each_alone
 from snn_lnm.memory import FULL, Memory, can_recompute, check_memory, membrane_dtype, recomputing
 from snn_lnm.parameters import (
@@ -27,7 +28,7 @@ from snn_lnm.parameters import (
 )
 from snn_lnm.tracing import is_tracing, sizes
 
-__all__ = ["Output", "currents", "lnm", "run"]
+__all__ = ["Output", "currents", "lnm", "run", "through_engine"]
 
 _Given = tuple[Tensor | None, Tensor | None]
 _NOTHING: _Given = (None, None)
@@ -167,13 +168,13 @@ def _run(
     values, steps, key = (x, *given, *parameters), 0, None
     if remembers and (state is None or given is state) and _are_plain(values):
         if not x.is_contiguous():
-            source, steps = op.one_step(x, single_step)
+            source, steps = calls.one_step(x, single_step)
             values = (source, *values[1:])
         key = _key(values, memory, steps, single_step, membrane, backend)
         if (prepared := dynamics.prepared.get(key)) is not None:
             start = _start(given, parameters, x.shape if single_step else x.shape[1:], x)
-            spikes, h, last = op.call(prepared, values[0], start, parameters)
-            return Output(spikes, h if membrane else start.v.new_empty(0), last)
+            spikes, h, last = calls.call(prepared, values[0], _present(start), _present(parameters))
+            return Output(spikes, h if membrane else start.v.new_empty(0), State(*last))
     check_input(x)
     check_memory(memory)
     shape = sizes(x)
@@ -185,22 +186,45 @@ def _run(
         copies = (value if value is None else value.clone(memory_format=torch.contiguous_format) for value in start)
         start = State(*cast("Iterator[Tensor]", copies))
         return Output(x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), start)
-    kept_dtype = membrane_dtype(x, FULL if single_step else memory)
-    name = engines.choose(x.device, dynamics, backend)
-    if not torch.compiler.is_compiling() and shape.numel() == 0:
-        name = "reference"  # nobody, in any layout
-    engine = engines.get(name, kept_dtype)
-    if memory.recompute is not None and not single_step and not membrane and can_recompute():
-        engine, key = recomputing(engine, memory.recompute), None
-    try:
-        spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
-    except engines.cpp.CannotCompile as error:
-        name, engine = "reference", engines.instead(backend, error)
-        spikes, h, last = engine(x, start, aligned, dynamics, single_step, membrane)
-    if key is not None and name != "reference" and source.is_contiguous() and not _converted(values, aligned, start):
-        prepared = op.prepare(name, kept_dtype, source, steps, aligned, dynamics, single_step, membrane)
+    neuron = form.neuron(dynamics, sizes(aligned.coefficients)[-1] - 1, aligned.alpha is not None)
+    states, numbers = _present(start), _present(aligned)
+    words: tuple[Any, ...] = (single_step, membrane, memory)
+    name, (spikes, h, last) = through_engine(neuron, x, states, numbers, backend, *words)
+    recomputes = memory.recompute is not None and not single_step and not membrane and can_recompute()
+    compiled = name != "reference" and not recomputes
+    if key is not None and compiled and source.is_contiguous() and not _converted(values, aligned, start):
+        kept_dtype = membrane_dtype(x, FULL if single_step else memory)
+        prepared = calls.prepare(name, kept_dtype, neuron, source, steps, states, numbers, single_step, membrane)
         _remember(dynamics, key, prepared)
-    return Output(spikes, h if membrane else start.v.new_empty(0), last)
+    return Output(spikes, h if membrane else start.v.new_empty(0), State(*last))
+
+
+def through_engine(
+    neuron: Neuron,
+    x: Tensor,
+    states: list[Tensor],
+    numbers: list[Tensor],
+    backend: engines.Backend,
+    single_step: bool,
+    membrane: bool,
+    memory: Memory,
+) -> tuple[str, Outputs]:
+    """What ``neuron`` gives, and the name of the engine that ran it. All was checked; there is at least one step."""
+    kept_dtype = membrane_dtype(x, FULL if single_step else memory)
+    name = engines.choose(x.device, neuron, backend)
+    if not torch.compiler.is_compiling() and sizes(x).numel() == 0:
+        name = "reference"  # nobody, in any layout
+    run = engines.runner(name, neuron, kept_dtype, single_step, membrane)
+    if memory.recompute is not None and not single_step and not membrane and can_recompute():
+        run = recomputing(run, memory.recompute, draws=bool(neuron.own))
+    try:
+        return name, run(x, states, numbers)
+    except engines.cpp.CannotCompile as error:
+        return "reference", engines.instead(backend, error, neuron, single_step)(x, states, numbers)
+
+
+def _present(values: tuple[Tensor | None, ...]) -> list[Tensor]:
+    return [value for value in values if value is not None]
 
 
 def _run_each_alone(
@@ -249,7 +273,7 @@ def _start(given: _Given, parameters: Parameters, step: torch.Size, x: Tensor) -
 
 def _are_plain(values: tuple[Any, ...]) -> bool:
     """Tensors are what they seem: no compiler, tracer, transform, mode or subclass, and no numbers in their place."""
-    followed = torch.compiler.is_compiling() or is_tracing() or engines.transformed() or op.watched(values)
+    followed = torch.compiler.is_compiling() or is_tracing() or engines.transformed() or calls.watched(values)
     x = values[0]
     return not followed and x is not None and x.layout == torch.strided and not x.is_nested
 
@@ -269,7 +293,7 @@ def _converted(values: tuple[Any, ...], aligned: Parameters, start: State) -> bo
     return any(a is not None and a.dtype != b.dtype for a, b in zip(values[1:], used, strict=True))
 
 
-def _remember(dynamics: Dynamics, key: Any, prepared: op.Prepared) -> None:
+def _remember(dynamics: Dynamics, key: Any, prepared: calls.Prepared) -> None:
     if len(dynamics.prepared) >= MOST_PREPARED:
         dynamics.prepared.clear()
     dynamics.prepared[key] = prepared
@@ -283,7 +307,7 @@ def zeros(step: torch.Size, x: Tensor) -> Tensor:
     dtype = STATE_DTYPE[x.dtype]
     if is_tracing():  # of the size that an input will have, not of this one's
         return torch.zeros_like(x if x.dim() == len(step) else x[0], dtype=dtype)
-    if x.is_cpu and not (torch.compiler.is_compiling() or engines.transformed() or op.watched((x,))):
+    if x.is_cpu and not (torch.compiler.is_compiling() or engines.transformed() or calls.watched((x,))):
         return _kept_zeros(step, dtype)
     return torch.zeros((), dtype=dtype, device=x.device).expand(step)
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-__all__ = ["Law", "Stepped"]
+from torch import Tensor
+
+__all__ = ["Law", "Neuron", "Outputs", "Stepped"]
 
 
 class Stepped(NamedTuple):
@@ -44,3 +46,27 @@ class Law:
     def form(self) -> Law:
         """The law but for the values of its constants: all that a kernel is compiled for."""
         return Law(self.states, self.numbers, tuple((name, 0.0) for name, _ in self.constants), self.step)
+
+
+Outputs = tuple[Tensor, Tensor, list[Tensor]]
+"""Of a neuron over time: spikes, membranes before the reset, and the states after the last step."""
+
+
+class Neuron(NamedTuple):
+    """What an engine is asked to run.
+
+    Attributes:
+        text: names the law to the operators (:mod:`snn_lnm.engines.form`); empty: it has none.
+        widths: of each tensor of numbers; None for that of a single number.
+        membrane_state: the place of the state that is the membrane before the reset; -1 if none is.
+        scan: the definition: ``scan(x, states, numbers)`` over the time steps of ``x``, `[T, B, ...]`.
+        functions: which elementary functions it needs, of those that not every engine has.
+        own: why only the definition can run it; empty: engines can.
+    """
+
+    text: str
+    widths: tuple[int | None, ...]
+    membrane_state: int
+    scan: Callable[[Tensor, list[Tensor], list[Tensor]], Outputs]
+    functions: tuple[str, ...] = ()
+    own: str = ""

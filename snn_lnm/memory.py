@@ -9,9 +9,9 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-from snn_lnm.engines import Engine, transformed
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
-from snn_lnm.surrogate import Surrogate
+from snn_lnm.engines import Run, transformed
+from snn_lnm.law import Outputs
+from snn_lnm.parameters import STATE_DTYPE
 
 __all__ = ["FULL", "Memory", "can_recompute", "check_memory", "membrane_dtype", "recomputing"]
 
@@ -67,30 +67,27 @@ def membrane_dtype(x: Tensor, memory: Memory) -> torch.dtype:
     return memory.dtype or arithmetic
 
 
-def recomputing(engine: Engine, every: int) -> Engine:
-    """``engine`` over ``every`` steps at a time, of which only the states at either end are kept."""
+def recomputing(run: Run, every: int, draws: bool) -> Run:
+    """``run`` over ``every`` steps at a time, of which only the states at either end are kept.
 
-    def run(
-        x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
-    ) -> tuple[Tensor, Tensor, State]:
+    ``draws``: it may draw random numbers, as a surrogate of the user's own may.
+    """
+
+    def over_time(x: Tensor, states: list[Tensor], numbers: list[Tensor]) -> Outputs:
         # As tensors of their own, so that autograd sees what is changed in place between forward and backward.
-        def advance(part: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor, State]:
-            start, numbers = State(*tensors[:2]), Parameters(*tensors[2:])
-            return engine(part, start, numbers, dynamics, single_step, membrane)
+        def advance(part: Tensor, *tensors: Tensor) -> Outputs:
+            return run(part, [*tensors[: len(states)]], [*tensors[len(states) :]])
 
-        surrogate = dynamics.surrogate
-        draws = not isinstance(surrogate, Surrogate)  # a callable of the user's may
-        if not draws:
-            _ = surrogate.parameters  # Dynamo fails on numbers that it meets inside a checkpoint first
         spikes: list[Tensor] = []
+        last = states
         for part in cast("list[Tensor]", x.split(every)):
-            s, _, state = torch.utils.checkpoint.checkpoint(
-                *(advance, part, *state, *parameters), use_reentrant=False, preserve_rng_state=draws
+            s, _, last = torch.utils.checkpoint.checkpoint(
+                *(advance, part, *last, *numbers), use_reentrant=False, preserve_rng_state=draws
             )
             spikes.append(s)
-        return torch.cat(spikes), x.new_empty(0, dtype=state.v.dtype), state
+        return torch.cat(spikes), x.new_empty(0, dtype=STATE_DTYPE[x.dtype]), last
 
-    return run
+    return over_time
 
 
 def can_recompute() -> bool:

@@ -11,7 +11,7 @@ from snn_lnm.parameters import Dynamics
 
 STEPS = 3
 LAWS = [
-    form.text(Dynamics(charge="map", reset=reset, domain=(-1.5, 1.5)), 2, synapse)
+    form.neuron(Dynamics(charge="map", reset=reset, domain=(-1.5, 1.5)), 2, synapse).text
     for reset, synapse in (("soft_next", False), ("hard", True))  # in the first the state is the kept membrane
 ]
 

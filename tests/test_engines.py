@@ -327,7 +327,7 @@ def test_forward_mode_is_refused(grad):
             neuron(dual)
 
 
-LEAKY = form.text(Dynamics(charge="map", domain=None), 1, False)
+LEAKY = form.neuron(Dynamics(charge="map", domain=None), 1, False).text
 
 
 def test_the_operator_gives_shapes_on_the_meta_device():

@@ -272,8 +272,8 @@ def test_another_law_runs_in_the_engine(name, same, fixed, monkeypatch):
 
     (Functions are libm's there: a few roundings apart.)
     """
-    law, dynamics = LAWS[name], Dynamics()
-    said = form.Form(law, dynamics)
+    law = LAWS[name]
+    said = form.Form(law, scan_of(law))
     monkeypatch.setattr(form, "parse", lambda text: said)
     x, start, numbers = random_case(law, same=same)
     learned = [*numbers.values()][fixed:]

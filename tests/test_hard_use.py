@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import snn_lnm
 from snn_lnm import LNM, engines, functional
-from snn_lnm.engines import op
+from snn_lnm.engines import calls
 
 # PyTorch's own: 2.6 describes its configuration to the log that pytest captures, 2.13's inductor uses TorchScript.
 pytestmark = [
@@ -53,8 +53,8 @@ def gradients(model, x):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast_reaches_the_fused_op_with_float32_states(dtype, monkeypatch):
     seen = []
-    run = op.run
-    monkeypatch.setattr(op, "run", lambda *given: seen.append((given[2].dtype, given[3].v.dtype)) or run(*given))
+    run = calls.run
+    monkeypatch.setattr(calls, "run", lambda *given: seen.append((given[5].dtype, given[6][0].dtype)) or run(*given))
     model, x = net(), sequence()
     with torch.autocast("cpu", dtype=dtype):
         out, state = model(x)

@@ -176,7 +176,7 @@ def test_what_may_differ_from_step_to_step_is_not_held():
 @pytest.mark.parametrize("held_for, single_step", [(-1, False), (3, True)])
 def test_the_operator_refuses_what_makes_no_sense(held_for, single_step):
     numbers = [torch.tensor(n) for n in ([0.0, 0.9], 1.0, 0.0, 1.0)]
-    text = form.text(Dynamics(charge="map", domain=None), 1, False)
+    text = form.neuron(Dynamics(charge="map", domain=None), 1, False).text
     with pytest.raises(ValueError, match=f"steps must be a number of steps, 0 for a single one, got {held_for}"):
         torch.ops.snn_lnm.scan.cpp(
             torch.ones(2, 3), [torch.zeros(2, 3)], numbers, text, 1, 1, held_for, single_step, None

@@ -66,8 +66,8 @@ def test_a_text_that_says_something_else_is_refused(case):
 
 def test_what_is_no_text_of_a_neuron_is_refused():
     assert (
-        form.text(Dynamics(domain=(-1.5, 1.5)), 1, True)
-        .replace(" synapse=decay", "")
+        form.neuron(Dynamics(domain=(-1.5, 1.5)), 1, True)
+        .text.replace(" synapse=decay", "")
         .replace("domain", "synapse=decay domain")
         == TEXT
     )
@@ -78,8 +78,8 @@ def test_what_is_no_text_of_a_neuron_is_refused():
 @given(dynamics(), st.integers(0, MAX_DEGREE), st.booleans())
 def test_a_text_says_it_all(said, degree, synapse):
     said = said if synapse else replace(said, synapse="decay")
-    found = form.parse(form.text(said, degree, synapse))
-    assert found == form.Form(reference.law(said, degree, synapse), said) and found.degree == degree
+    found = form.parse(form.neuron(said, degree, synapse).text)
+    assert found.law == reference.law(said, degree, synapse)
 
 
 @pytest.mark.parametrize("backend", ["cpp", pytest.param("triton", marks=WITHOUT_TRITON)])

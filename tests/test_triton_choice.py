@@ -17,7 +17,7 @@ GPU = torch.device("cuda", 0)
 
 
 def obstacle(device, dynamics=None):
-    return engines._obstacle("triton", device, dynamics or Dynamics())
+    return engines._obstacle("triton", device, form.neuron(dynamics or Dynamics(), 3, False))
 
 
 @pytest.fixture
@@ -67,7 +67,11 @@ def test_the_oldest_triton_is_the_engine_s():
 
 
 def test_auto_takes_it_on_gpus_only():
-    assert engines._OF_DEVICE == {"cpu": "cpp", "cuda": "triton"}
+    assert {name: engines._preferred(torch.device(name)) for name in ("cpu", "cuda", "meta")} == {
+        "cpu": "cpp",
+        "cuda": "triton",
+        "meta": "reference",
+    }
     assert obstacle(GPU) is None
 
 
@@ -76,10 +80,10 @@ def test_auto_says_once_that_a_gpu_runs_on_the_reference(not_interpreted):
     not_interpreted.setattr(engines, "_warned", set())
     with pytest.warns(RuntimeWarning, match="reference engine: Triton needs a C compiler") as caught:
         for _ in range(2):
-            assert engines.choose(GPU, Dynamics(), "auto") == "reference"
+            assert engines.choose(GPU, form.neuron(Dynamics(), 3, False), "auto") == "reference"
     assert len(caught) == 1
     with pytest.raises(RuntimeError, match="needs a C compiler"):
-        engines.choose(GPU, Dynamics(), "triton")
+        engines.choose(GPU, form.neuron(Dynamics(), 3, False), "triton")
 
 
 def test_importing_the_engine_imports_no_triton():
@@ -173,7 +177,7 @@ def test_an_operator_that_kept_no_membrane_says_so():
     """Empty outputs are tensors at the operator, and its backward pass asks for a membrane."""
     x = torch.ones(2, 3, device=DEVICE, requires_grad=True)
     numbers = [torch.tensor(value, device=DEVICE) for value in ([0.0, 0.9], 1.0, 0.0, 1.0)]
-    options = (form.text(Dynamics(charge="map", domain=None), 1, False), 1, 1, 0, False, None)
+    options = (form.neuron(Dynamics(charge="map", domain=None), 1, False).text, 1, 1, 0, False, None)
     spikes, *others = torch.ops.snn_lnm.scan.triton(x, [torch.zeros(3, device=DEVICE)], numbers, *options)
     assert [value.numel() for value in others] == [0, 3]
     with pytest.raises(ValueError, match="kept no membrane"):

@@ -13,26 +13,20 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from snn_lnm import reference
-from snn_lnm.engines import cpp, op, triton
+from snn_lnm.engines import calls, cpp, form
+from snn_lnm.engines.op import ENGINES
 from snn_lnm.engines.plain import decompositions
-from snn_lnm.parameters import Dynamics, Parameters, State, check_finite, check_input
-from snn_lnm.surrogate import BY_NAME, ATan
+from snn_lnm.law import Neuron, Outputs
+from snn_lnm.parameters import Dynamics, check_finite, check_input
 from snn_lnm.tracing import is_tracing
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
 _NAMES = get_args(Backend)
-_COMPILED = tuple(BY_NAME.values())  # surrogates
-Result = tuple[Tensor, Tensor, State]
-Engine = Callable[[Tensor, State, Parameters, Dynamics, bool, bool], Result]
+Run = Callable[[Tensor, list[Tensor], list[Tensor]], Outputs]
+"""From an input and the states and numbers of a neuron."""
 
-__all__ = ["Backend", "Engine", "check_name", "choose", "decompositions", "explain", "get", "instead", "transformed"]
+__all__ = ["Backend", "Run", "check_name", "choose", "decompositions", "explain", "instead", "runner", "transformed"]
 
-_OF_DEVICE = {"cpu": "cpp", "cuda": "triton"}  # what "auto" prefers; ROCm devices are called cuda too
-_MISSING: dict[str, Callable[[], str | None]] = {
-    "cpp": lambda: cpp.obstacle(),
-    "triton": lambda: triton.missing(),
-}  # looked up at each call
 _warned: set[str] = set()
 
 
@@ -42,19 +36,19 @@ def transformed() -> bool:
 
 
 def _run_reference(
-    x: Tensor, state: State, parameters: Parameters, dynamics: Dynamics, single_step: bool, membrane: bool
-) -> Result:
-    if parameters.coefficients.device.type == "cpu" and not (
-        torch.compiler.is_compiling() or is_tracing() or transformed()
-    ):
-        check_finite("coefficients", parameters.coefficients)
+    neuron: Neuron, single_step: bool, x: Tensor, states: list[Tensor], numbers: list[Tensor]
+) -> Outputs:
+    if x.device.type == "cpu" and not (torch.compiler.is_compiling() or is_tracing() or transformed()):
+        for value, width in zip(numbers, neuron.widths, strict=True):
+            if width is not None:
+                check_finite("coefficients", value)
     if not single_step:
-        return reference.scan(x, state, parameters, dynamics)
-    spikes, h, last = reference.scan(x.unsqueeze(0), state, parameters, dynamics)
+        return neuron.scan(x, states, numbers)
+    spikes, h, last = neuron.scan(x.unsqueeze(0), states, numbers)
     return spikes.squeeze(0), h.squeeze(0), last
 
 
-def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | None:
+def _obstacle(backend: str, device: torch.device, neuron: Neuron) -> str | None:
     """Why ``backend`` cannot run this, in a sentence; None if it can."""
     if backend == "reference":
         return _cannot_be_traced()
@@ -62,17 +56,11 @@ def _obstacle(backend: str, device: torch.device, dynamics: Dynamics) -> str | N
         return "torch.func's transforms (grad, vmap, ...) see through the reference engine only."
     if is_tracing() and torch.onnx.is_in_onnx_export():
         return "torch.onnx.export knows PyTorch's own operators only, unless it is called with dynamo=True."
-    if type(dynamics.surrogate) not in _COMPILED:
-        return (
-            f"the surrogate {dynamics.surrogate!r} is a callable of your own: only the reference engine "
-            f"can differentiate it (compiled: {', '.join(BY_NAME)})."
-        )
-    if backend == "triton":
-        # Not the surrogate itself: PyTorch 2.11's compiler cannot hand on an instance of a dataclass.
-        return triton.obstacle(device, dynamics.smooth and isinstance(dynamics.surrogate, ATan))
-    if device.type != "cpu":
-        return f"the cpp engine runs on CPU tensors, the input is on {device}."
-    return cpp.obstacle()
+    return neuron.own or ENGINES[backend].obstacle(device, neuron.functions)
+
+
+def _preferred(device: torch.device) -> str:
+    return next((engine.name for engine in ENGINES.values() if engine.device == device.type), "reference")
 
 
 def _cannot_be_traced() -> str | None:
@@ -91,7 +79,7 @@ def check_name(backend: str) -> None:
         raise ValueError(f"unknown backend {backend!r}: expected one of auto, reference, cpp (CPUs), triton (GPUs).")
 
 
-def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
+def choose(device: torch.device, neuron: Neuron, backend: Backend) -> str:
     """The name of the engine for inputs on ``device``.
 
     Raises:
@@ -99,13 +87,15 @@ def choose(device: torch.device, dynamics: Dynamics, backend: Backend) -> str:
         RuntimeError: an explicit request that cannot be met.
     """
     check_name(backend)
-    name = _OF_DEVICE.get(device.type, "reference") if backend == "auto" else backend
-    obstacle = _obstacle(name, device, dynamics)
+    name = _preferred(device) if backend == "auto" else backend
+    obstacle = _obstacle(name, device, neuron)
     if obstacle is None:
         return name
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {obstacle} (backend='auto' takes what can.)")
-    if obstacle == _MISSING[name]():  # what the machine lacks is worth a word; a surrogate of the user's own is not
+    if (
+        name in ENGINES and obstacle == ENGINES[name].missing()
+    ):  # what the machine lacks is worth a word; a surrogate of the user's own is not
         _warn(obstacle)
     if (obstacle := _cannot_be_traced()) is not None:
         raise RuntimeError(obstacle)
@@ -124,8 +114,8 @@ def _warn(obstacle: str) -> None:
     )
 
 
-def instead(backend: Backend, error: cpp.CannotCompile) -> Engine:
-    """The engine for a neuron whose kernel does not compile.
+def instead(backend: Backend, error: cpp.CannotCompile, neuron: Neuron, single_step: bool) -> Run:
+    """For a neuron whose kernel does not compile.
 
     Raises:
         RuntimeError: an explicit request that cannot be met.
@@ -133,12 +123,14 @@ def instead(backend: Backend, error: cpp.CannotCompile) -> Engine:
     if backend != "auto":
         raise RuntimeError(f"backend={backend!r} cannot run here: {error} (backend='auto' takes what can.)") from error
     _warn(str(error))
-    return _run_reference
+    return partial(_run_reference, neuron, single_step)
 
 
-def get(name: str, membrane_dtype: torch.dtype) -> Engine:
-    """The engine of that name; where it keeps only the membrane for its backward pass, in ``membrane_dtype``."""
-    return _run_reference if name == "reference" else partial(op.run, name, membrane_dtype)
+def runner(name: str, neuron: Neuron, membrane_dtype: torch.dtype, single_step: bool, membrane: bool) -> Run:
+    """``neuron`` on the engine of that name; see :func:`snn_lnm.engines.calls.run`."""
+    if name == "reference":
+        return partial(_run_reference, neuron, single_step)
+    return partial(calls.run, name, membrane_dtype, neuron, single_step, membrane)
 
 
 def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
@@ -156,12 +148,12 @@ def explain(x: Tensor, dynamics: Dynamics | None = None) -> str:
         raise TypeError(
             f"dynamics must be a snn_lnm.parameters.Dynamics (neuron.dynamics), got {type(dynamics).__name__}."
         )
-    dynamics = dynamics or Dynamics()
+    neuron = form.neuron(dynamics or Dynamics(), 3, False)
     lines: list[str] = []
     chosen = None
-    preferred = _OF_DEVICE.get(x.device.type)
-    for name in ("triton", "cpp", "reference"):
-        obstacle = _obstacle(name, x.device, dynamics)
+    preferred = _preferred(x.device)
+    for name in (*reversed(ENGINES), "reference"):
+        obstacle = _obstacle(name, x.device, neuron)
         if obstacle is None and chosen is None and name in (preferred, "reference"):
             chosen = name
         lines.append(f"  {name}: {obstacle or ('chosen' if name == chosen else 'could run')}")

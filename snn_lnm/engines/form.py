@@ -12,11 +12,11 @@ from torch import Tensor
 
 from snn_lnm import reference
 from snn_lnm.engines.generator import program
-from snn_lnm.law import Law
-from snn_lnm.parameters import FLAGS, WORDS, Dynamics, Parameters, check_degree
-from snn_lnm.surrogate import BY_NAME
+from snn_lnm.law import Law, Neuron, Outputs
+from snn_lnm.parameters import FLAGS, WORDS, Dynamics, Parameters, State, check_degree
+from snn_lnm.surrogate import BY_NAME, ATan, Surrogate
 
-__all__ = ["Form", "parse", "text"]
+__all__ = ["Form", "neuron", "parse", "register"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,12 @@ class Form:
     """What a text says.
 
     Attributes:
-        law: the neuron.
-        dynamics: the options it was made from.
+        law: what kernels are made from.
+        scan: the same, as a definition: that of :class:`snn_lnm.law.Neuron`.
     """
 
     law: Law
-    dynamics: Dynamics
-
-    @property
-    def degree(self) -> int:
-        return (dict(self.law.numbers)["coefficients"] or 1) - 1
+    scan: Callable[[Tensor, list[Tensor], list[Tensor]], Outputs]
 
     @cached_property
     def membrane_state(self) -> int:
@@ -50,14 +46,38 @@ class Form:
 
         return functools.cache(follows)
 
-    def parameters(self, numbers: list[Tensor]) -> Parameters:
-        """The numbers of a call by their names."""
-        return Parameters(**dict(zip((name for name, _ in self.law.numbers), numbers, strict=True)))
+
+def neuron(dynamics: Dynamics, degree: int, synapse: bool) -> Neuron:
+    """The neuron with these options. Its text: ``name=value`` for each of them, and a name for each that is true."""
+    surrogate = dynamics.surrogate
+    own = not isinstance(surrogate, Surrogate)
+    return Neuron(
+        text=f"degree={degree} {dynamics.text}" + (f" synapse={dynamics.synapse}" if synapse else ""),
+        widths=(degree + 1, None, None, None, *([None] if synapse else [])),
+        membrane_state=0 if dynamics.state_is_membrane else -1,
+        scan=functools.partial(_scan, dynamics),
+        functions=("atan",) if dynamics.smooth and isinstance(surrogate, ATan) else (),
+        own=_OWN_SURROGATE.format(surrogate) if own else "",
+    )
 
 
-def text(dynamics: Dynamics, degree: int, synapse: bool) -> str:
-    """The text of a neuron with these options: ``name=value`` for each, and a name for each that is true."""
-    return f"degree={degree} {dynamics.text}" + (f" synapse={dynamics.synapse}" if synapse else "")
+_OWN_SURROGATE = (
+    "the surrogate {!r} is a callable of your own: only the reference engine can differentiate it "
+    f"(compiled: {', '.join(BY_NAME)})."
+)
+
+
+def _scan(dynamics: Dynamics, x: Tensor, states: list[Tensor], numbers: list[Tensor]) -> Outputs:
+    spikes, h, last = reference.scan(x, State(*states), Parameters(*numbers), dynamics)
+    return spikes, h, [value for value in last if value is not None]
+
+
+_REGISTERED: dict[str, Form] = {}
+
+
+def register(text: str, form: Form) -> None:
+    """Let ``text``, one word, mean ``form`` in this process."""
+    _REGISTERED[text] = form
 
 
 @functools.lru_cache(maxsize=1024)
@@ -67,6 +87,10 @@ def parse(text: str) -> Form:
     Raises:
         ValueError: it says nothing that is known.
     """
+    if text in _REGISTERED:
+        return _REGISTERED[text]
+    if text.startswith("equations="):
+        raise ValueError(f"the neuron {text!r} is not known here: run the snn_lnm.neuron_from_equations that makes it.")
     flags = {word for word in text.split() if "=" not in word}
     said = dict(word.split("=", 1) for word in text.split() if "=" in word)
     known = {"degree", "surrogate", "synapse", "domain", *WORDS}
@@ -85,4 +109,4 @@ def parse(text: str) -> Form:
         degree = check_degree(int(said["degree"]))
     except (TypeError, ValueError) as error:
         raise ValueError(f"the operators do not understand the neuron {text!r}: {error}") from error
-    return Form(reference.law(dynamics, degree, "synapse" in said), dynamics)
+    return Form(reference.law(dynamics, degree, "synapse" in said), functools.partial(_scan, dynamics))

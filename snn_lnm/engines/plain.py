@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch._decomp import register_decomposition  # pyright: ignore[reportUnknownVariableType] - torch's is untyped
 
-from snn_lnm import reference
 from snn_lnm.engines import form, op
-from snn_lnm.parameters import STATE_DTYPE, State
+from snn_lnm.parameters import STATE_DTYPE
 
 __all__ = ["decompositions", "scan"]
 
@@ -27,7 +26,7 @@ def scan(
     x: Tensor, states: list[Tensor], numbers: list[Tensor], law: str, inner: int, groups: int, steps: int,
     single_step: bool, kept: torch.dtype | None,
 ) -> list[Tensor]:  # fmt: skip
-    """What the operator computes, by :func:`snn_lnm.reference.scan`: every step of a sequence by itself."""
+    """What the operator computes, by the neuron's definition: every step of a sequence by itself."""
     said = form.parse(law)
     shape, step = op.outputs_shape(x, steps), states[0].shape
     sequence = x.expand(shape) if steps else x.unsqueeze(0) if single_step else x
@@ -36,9 +35,9 @@ def scan(
         sequence = sequence.reshape(sequence.shape[0], *grouped)
         states = [state.reshape(grouped) for state in states]
     fitting = [_fit(value, width, groups) for value, (_, width) in zip(numbers, said.law.numbers, strict=True)]
-    spikes, h, last = reference.scan(sequence, State(*states), said.parameters(fitting), said.dynamics)
+    spikes, h, last = said.scan(sequence, states, fitting)
     nothing = x.new_empty(0, dtype=STATE_DTYPE[x.dtype])
-    after = [nothing.clone() if value is None else value.reshape(step) for value in last[: len(states)]]
+    after = [value.reshape(step) for value in last]
     if (same := op.kept_state(law, single_step, kept, x)) >= 0:
         after[same] = nothing.clone()
     # In half precision it is for a backward pass: unread.

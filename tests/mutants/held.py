@@ -70,7 +70,7 @@ MUTANTS = [
         "step = None if single_step else held(x)",
         "step = None",
         "tests/test_held.py::test_an_input_without_gradient_needs_no_mark",
-        file="op.py",
+        file="calls.py",
     ),
     once(
         "outputs come back as one step's",
@@ -78,7 +78,7 @@ MUTANTS = [
         "_permute(spikes, back, time), h,",
         "_permute(spikes, back, first), h,",
         "tests/test_held.py::test_half_precision_and_other_orders_in_memory",
-        file="op.py",
+        file="calls.py",
     ),
     # ---- engines/max_pool.py
     pool(

@@ -16,7 +16,7 @@ def mutant(file: str, why: str, inside: str, old: str, new: str, *tests: str) ->
 MUTANTS = [
     # ---- engines/op.py
     mutant(
-        "engines/op.py",
+        "engines/calls.py",
         "the layout's inner size is one too far",
         "_layout",
         "math.prod(step[last + 1 :])",
@@ -24,7 +24,7 @@ MUTANTS = [
         LAYOUTS,
     ),
     mutant(
-        "engines/op.py",
+        "engines/calls.py",
         "the layout starts at the last dimension",
         "_layout",
         "first, last = min(varying), max(varying)",
@@ -64,13 +64,13 @@ MUTANTS = [
         "inference_mode()",
         STARTS,
     ),
-    mutant("functional.py", "it may be fake", "zeros", "or op.watched((x,))", "", STARTS),
+    mutant("functional.py", "it may be fake", "zeros", "or calls.watched((x,))", "", STARTS),
     mutant(
         "functional.py",
         "it may belong to a transform",
         "zeros",
-        "engines.transformed() or op.watched((x,))",
-        "op.watched((x,))",
+        "engines.transformed() or calls.watched((x,))",
+        "calls.watched((x,))",
         STARTS,
     ),
     mutant(
@@ -84,8 +84,8 @@ MUTANTS = [
     mutant(
         "functional.py",
         "nobody is computed by a kernel",
-        "_run",
-        "and shape.numel() == 0",
+        "through_engine",
+        "and sizes(x).numel() == 0",
         "and False",
         "tests/test_hard_use.py::test_a_layer_of_no_neurons",
     ),
@@ -102,8 +102,8 @@ MUTANTS = [
         "engines/__init__.py",
         "a user's surrogate gets another derivative",
         "_obstacle",
-        "type(dynamics.surrogate) not in _COMPILED",
-        "False",
+        "neuron.own or ENGINES",
+        "ENGINES",
         "tests/test_engines.py::test_a_user_s_surrogate_runs_on_the_reference",
     ),
     mutant(
@@ -255,7 +255,7 @@ MUTANTS = [
         STANDS,
     ),
     mutant(
-        "engines/op.py",
+        "engines/calls.py",
         "what is traced without gradients never learns",
         "prepare",
         "torch.is_grad_enabled() or is_tracing()",
@@ -290,7 +290,7 @@ MUTANTS = [
     mutant(
         "memory.py",
         "a part is one step too long",
-        "recomputing.run",
+        "recomputing.over_time",
         "x.split(every)",
         "x.split(every + 1)",
         MEMORY + "one_more_forward_and_none_without_gradients",
@@ -299,7 +299,7 @@ MUTANTS = [
         "memory.py",
         "every part starts where the first did",
         "recomputing",
-        "s, _, state = torch",
+        "s, _, last = torch",
         "s, _, _ = torch",
         MEMORY + "same_bits",
     ),
@@ -315,8 +315,8 @@ MUTANTS = [
         "memory.py",
         "the state is that of the end",
         "recomputing",
-        "start, numbers = State(*tensors[:2])",
-        "start, numbers = State(state.v, state.current)",
+        "[*tensors[: len(states)]]",
+        "[*last]",
         MEMORY + "same_gradients_to_the_bit_where_arithmetic_is_exact",
     ),
 ]

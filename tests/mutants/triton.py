@@ -23,7 +23,7 @@ def launcher(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
 
 
 def operator(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"Triton: {why}", "snn_lnm/engines/op.py", inside, old, new, tests)
+    return Mutant(f"Triton: {why}", "snn_lnm/engines/calls.py", inside, old, new, tests)
 
 
 HELD = "tests/test_held.py::test_bits_and_gradients"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from snn_lnm.engines.cpp.build import HERE, built, compile_library, name_of
 from snn_lnm.engines.cpp.kernels import CannotCompile
 from snn_lnm.engines.cpp.remedies import complaint, remedy
+from snn_lnm.engines.engine import Engine
 
-__all__ = ["CannotCompile", "empty_cache", "has_kernel", "load", "memory", "obstacle"]
+__all__ = ["ENGINE", "CannotCompile", "empty_cache", "has_kernel", "load", "memory", "obstacle"]
 
 _SOURCES = [HERE / name for name in ("ops.cpp", "max_pool.cpp")]
 _HEADERS = [HERE / name for name in ("memory.h", "pass.h", "plan.h", "words.h")]
@@ -91,3 +95,25 @@ def empty_cache() -> None:
     """Give the kept memory back to the system."""
     load()
     torch.ops.snn_lnm_cpp.empty_cache()
+
+
+def _obstacle_on(device: torch.device, functions: tuple[str, ...]) -> str | None:
+    return obstacle() if device.type == "cpu" else f"the cpp engine runs on CPU tensors, the input is on {device}."
+
+
+def _built_first(name: str, *arguments: Any) -> list[Tensor]:
+    """The operators until their library is there: it registers itself for CPU tensors when loaded."""
+    op = getattr(torch.ops.snn_lnm, name).cpp
+    if has_kernel(op.name()):
+        raise NotImplementedError(f"{op.name()} runs on dense CPU tensors only.")
+    load()
+    return op(*arguments)
+
+
+ENGINE = Engine(
+    "cpp",
+    "cpu",
+    lambda: obstacle(),  # looked up at each call
+    _obstacle_on,
+    {"CompositeExplicitAutograd": (partial(_built_first, "scan"), partial(_built_first, "scan_backward"))},
+)

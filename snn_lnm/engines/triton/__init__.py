@@ -16,9 +16,11 @@ import torch
 from packaging.version import Version
 from torch import Tensor
 
+from snn_lnm.engines.engine import Engine
+from snn_lnm.engines.generator.triton import UNKNOWN
 from snn_lnm.engines.triton.launches import interpreted, prepare_backward, prepare_forward
 
-__all__ = ["interpreted", "missing", "obstacle", "prepare_backward", "prepare_forward", "scan", "scan_backward"]
+__all__ = ["ENGINE", "interpreted", "missing", "obstacle", "prepare_backward", "prepare_forward"]
 
 MINIMUM = Version("3.4")  # named tuples inside kernels
 
@@ -40,27 +42,37 @@ def missing() -> str | None:
     return None
 
 
-def obstacle(device: torch.device, needs_arctangent: bool) -> str | None:
+def obstacle(device: torch.device, functions: tuple[str, ...]) -> str | None:
     """Why the Triton engine cannot run this, in a sentence; None if it can."""
     if device.type != "cuda" and not (interpreted() and device.type == "cpu"):
         return f"the triton engine runs on GPU tensors, the input is on {device}."
-    if needs_arctangent:
-        return "Triton has no arctangent, ATan's primitive in smooth mode: use another surrogate there."
+    for name in functions:
+        if name in UNKNOWN:
+            return f"Triton has no {UNKNOWN[name]} (of ATan it is the primitive, in smooth mode)."
     return missing()
 
 
 obstacle._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess] - functions take any
 
 
-def scan(x: Tensor, *arguments: Any) -> list[Tensor]:
+def _scan(x: Tensor, *arguments: Any) -> list[Tensor]:
     """`snn_lnm::scan` on a GPU."""
     outputs, launch = prepare_forward(x, *arguments)
     launch(x.device)
     return outputs
 
 
-def scan_backward(d_outputs: list[Tensor | None], x: Tensor, *arguments: Any) -> list[Tensor]:
+def _scan_backward(d_outputs: list[Tensor | None], x: Tensor, *arguments: Any) -> list[Tensor]:
     """`snn_lnm::scan_backward` on a GPU."""
     finish, launch = prepare_backward(d_outputs, x, *arguments)
     launch(x.device)
     return finish()
+
+
+ENGINE = Engine(
+    "triton",
+    "cuda",  # ROCm's are called so, too
+    lambda: missing(),  # looked up at each call
+    obstacle,
+    {key: (_scan, _scan_backward) for key in ("CPU", "CUDA")},  # on the CPU: interpreted
+)

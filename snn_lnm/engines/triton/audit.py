@@ -83,7 +83,7 @@ class Variant:
             fire_at_threshold=self.fire_at_threshold, synapse=cast(Any, self.synapse or "decay"),
             surrogate=cast(Any, self.surrogate), domain=self.domain, gain_divides=self.gain_divides,
         )  # fmt: skip
-        return form.text(dynamics, self.degree, bool(self.synapse))
+        return form.neuron(dynamics, self.degree, bool(self.synapse)).text
 
     def numbers(self) -> list[torch.Tensor]:
         spread = {"layer": (), "channel": self.shape[2:3], "neuron": self.shape[2:]}[self.layout]
