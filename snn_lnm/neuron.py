@@ -22,9 +22,9 @@ from snn_lnm.parameters import (
     Synapse,
     check_coefficients,
     check_degree,
-    check_finite,
     check_input,
     default_domain,
+    number,
 )
 from snn_lnm.surrogate import Spike
 
@@ -171,7 +171,7 @@ class LNM(HasDynamics):
         if coefficients is None:
             start = leaky_coefficients(3 if degree is None else degree, charge, channels)
         else:
-            start = check_coefficients(_number("coefficients", coefficients), degree)
+            start = check_coefficients(number("coefficients", coefficients), degree)
             if channels is not None and start.shape[:-1] != (channels,):
                 raise ValueError(f"channels={channels} contradicts coefficients of shape {[*start.shape]}.")
         if isinstance(domain, str):
@@ -187,12 +187,12 @@ class LNM(HasDynamics):
         check_memory(memory)
         self.memory = memory
         self._add("coefficients", start, learn_coefficients)
-        self._add("threshold", _number("threshold", threshold), learn_threshold)
-        self._add("v_reset", _number("v_reset", v_reset), False)
+        self._add("threshold", number("threshold", threshold), learn_threshold)
+        self._add("v_reset", number("v_reset", v_reset), False)
         if gain is None:
             gain = 1.0 if charge == "map" else 2.0 if gain_divides else 0.5
-        self._add("gain", _number("gain", gain), learn_gain)
-        self._add("alpha", None if alpha is None else _number("alpha", alpha), learn_alpha)
+        self._add("gain", number("gain", gain), learn_gain)
+        self._add("alpha", None if alpha is None else number("alpha", alpha), learn_alpha)
 
     def _add(self, name: str, value: Tensor | None, learn: bool) -> None:
         if value is not None and learn:
@@ -217,7 +217,7 @@ class LNM(HasDynamics):
         check_degree(degree)
         if degree < 1:
             raise ValueError("a leaky neuron needs degree >= 1.")
-        beta = _number("beta", beta)
+        beta = number("beta", beta)
         theta = torch.zeros(*beta.shape, degree + 1, dtype=beta.dtype, device=beta.device)
         theta[..., 1] = beta
         options = {"charge": "map", "learn_coefficients": learn, **options}
@@ -340,17 +340,3 @@ def leaky_coefficients(degree: int, charge: Charge, channels: int | None = None)
     if degree >= 1:
         theta[1] = 0.9 if charge == "map" else -1.0
     return theta if channels is None else theta.repeat(channels, 1)
-
-
-def _number(name: str, value: Tensor | float) -> Tensor:
-    if isinstance(value, Tensor):
-        if not value.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}.")
-        return check_finite(name, value.detach().clone())
-    if name == "coefficients":
-        raise TypeError(f"coefficients must be a tensor, [D+1] for example, got {value!r}.")
-    if isinstance(value, bool) or not isinstance(cast(object, value), (int, float)):
-        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}.")
-    return torch.tensor(float(value), dtype=torch.get_default_dtype())

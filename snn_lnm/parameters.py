@@ -315,6 +315,21 @@ def as_parameter(name: str, value: object, like: Tensor) -> Tensor:
     )
 
 
+def number(name: str, value: Tensor | float) -> Tensor:
+    """``value`` as a tensor of a module's own: a copy, or a number in the default dtype; finite."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be a floating-point tensor, got {value.dtype}.")
+        return check_finite(name, value.detach().clone())
+    if name == "coefficients":
+        raise TypeError(f"coefficients must be a tensor, [D+1] for example, got {value!r}.")
+    if isinstance(value, bool) or not isinstance(cast(object, value), (int, float)):
+        raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}.")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    return torch.tensor(float(value), dtype=torch.get_default_dtype())
+
+
 def check_input(x: object) -> Tensor:
     """``x`` itself, if it is a floating-point tensor of a supported dtype."""
     if not isinstance(x, Tensor):

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
         importlib.import_module(host)
 
 FORMS = 6  # of neurons, of which properties draw, others at every commit: a kernel is compiled for each
-NIGHTLY_FORMS = 30
+MORE_FORMS = 30  # for a longer run, and for mutants, which must not depend on the commit
 
 # Nothing is remembered from run to run: the seed alone decides.
 common = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": list(hypothesis.HealthCheck)}
@@ -41,13 +41,13 @@ hypothesis.settings.load_profile("ci")
 
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis reads it; workers get the options of their controller
 def pytest_configure(config):
-    nightly = hypothesis.settings.get_current_profile_name() == "nightly"
+    profile = hypothesis.settings.get_current_profile_name()
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(rotation.number())
     from snn_lnm.testing import strategies  # not before the profile is loaded: its properties take the one of then
 
-    seed = config.option.hypothesis_seed if nightly else rotation.number()
-    strategies.FORMS[:] = strategies.forms(NIGHTLY_FORMS if nightly else FORMS, seed)
+    seed = config.option.hypothesis_seed if profile == "nightly" else rotation.number()
+    strategies.FORMS[:] = strategies.forms(MORE_FORMS if profile in ("nightly", "mutants") else FORMS, seed)
 
 
 def pytest_report_header(config):

@@ -327,6 +327,16 @@ def test_forward_mode_is_refused(grad):
             neuron(dual)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_backward_pass_in_forward_mode_is_refused():
+    x, numbers = torch.randn(4, 2, 3), [torch.tensor(value) for value in ([0.0, 0.9], 1.0, 0.0, 1.0)]
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        d_spikes = torch.autograd.forward_ad.make_dual(x, x)
+        options = (LEAKY, 1, 1, 0, False, False, [False] * 4)
+        with pytest.raises(NotImplementedError):
+            torch.ops.snn_lnm.scan_backward.cpp([d_spikes, None, None], x, [x[0]], numbers, x, *options)
+
+
 LEAKY = form.neuron(Dynamics(charge="map", domain=None), 1, False).text
 
 

@@ -59,6 +59,16 @@ def test_half_inputs_are_computed_in_float32(problem, dtype):
     assert identical(half.spikes.float(), full.spikes) and identical(half.membrane, full.membrane)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+def test_a_half_input_is_not_multiplied_in_half(backend):
+    """A number without dimensions would take the input's dtype."""
+    x = torch.linspace(-3, 3, 64).view(2, 1, 32).bfloat16()
+    half, full = (
+        functional.lnm(x, torch.tensor([0.0, 0.9]), gain=0.3, charge="map", backend=backend) for x in (x, x.float())
+    )
+    assert identical(half.membrane, full.membrane)
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (4, 2, 0)])
 @pytest.mark.parametrize("backend", ["reference", "cpp"])
 def test_empty_sizes(shape, backend):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from triton_cases import DEVICE, SHAPES, fewer, on_device, poisoned, programs
 
 from snn_lnm import functional, surrogate
+from snn_lnm.engines.triton import launches
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import problems
 
@@ -49,6 +50,17 @@ def test_same_gradients(problem):
     for mine, true, term in zip(test_engines.gradients(problem, "triton"), law, terms, strict=True):
         n = max(1, term.numel() // max(1, true.numel()))
         assert (mine - true).abs().max() <= (path + n) * eps * n * largest
+
+
+def test_gradients_of_many_steps():
+    """Sums go to float64 every few rows: none is lost."""
+    x = torch.randn(3 * launches.ROWS + 1, 1, 5, device=DEVICE)
+    found = []
+    for backend in ("triton", "reference"):
+        theta = torch.tensor([0.1, -0.5, 0.25], device=DEVICE, requires_grad=True)
+        spikes = functional.lnm(x, theta, backend=backend, domain=(-1.5, 1.5)).spikes
+        found.append(torch.autograd.grad(spikes.sum(), theta)[0])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("charge", ["drift", "map", "residual"])

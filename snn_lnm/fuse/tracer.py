@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import TraceError
 
+from snn_lnm.equations import EquationNeuron
 from snn_lnm.fuse.obstacles import Fault, fault_of, in_own_gradient, loop_in_frames, loop_of, user_frames
 from snn_lnm.neuron import LNM
 from snn_lnm.plugins import Adapter
@@ -74,11 +75,11 @@ def neurons(adapter: Adapter) -> Leaves:
 
 def is_over_time(module: nn.Module, adapters: Sequence[Adapter]) -> bool:
     """``module`` takes whole sequences itself."""
-    return isinstance(module, LNM) or any(adapter.over_time(module) for adapter in adapters)
+    return isinstance(module, (LNM, EquationNeuron)) or any(adapter.over_time(module) for adapter in adapters)
 
 
 def holds_neuron(module: nn.Module, adapters: Sequence[Adapter]) -> bool:
-    kinds = (LNM, *[kind for adapter in adapters for kind in neurons(adapter)])
+    kinds = (LNM, EquationNeuron, *[kind for adapter in adapters for kind in neurons(adapter)])
     return any(isinstance(inner, kinds) or is_over_time(inner, adapters) for inner in module.modules())
 
 

@@ -1,6 +1,7 @@
 """Which layers run how, and that it changes nothing: normalisation, dropout, hooks, functions, refusals."""
 
 import copy
+import types
 
 import pytest
 import snntorch as snn
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 
 import snn_lnm
 from snn_lnm.engines import max_pool
+from snn_lnm.fuse import blocks
+from snn_lnm.plugins import CannotFuse
 
 T, B = 4, 3
 
@@ -297,3 +300,12 @@ def test_a_pooling_layer_that_is_watched_or_patched_is_called(monkeypatch):
     pool = fused.get_submodule("0")
     monkeypatch.setattr(pool, "forward", lambda x: F.max_pool2d(x, 2) + 1)
     assert torch.equal(fused(x), F.max_pool2d(x[:, :, 0], 2).flatten(2) + 1)
+
+
+def test_a_layer_that_may_not_run_over_time_has_no_size():
+    """Its framework says so by an exception; the search for blocks goes on."""
+
+    def refuses(layer):
+        raise CannotFuse("it looks at time")
+
+    assert blocks._size_after(nn.RNN(4, 4), 4, [types.SimpleNamespace(layer=refuses)]) is None

@@ -1,6 +1,19 @@
 """All mutants."""
 
-from tests.mutants import adapters, cpp, following, fuse, generator, held, law, modules, prepared, swapping, triton
+from tests.mutants import (
+    adapters,
+    cpp,
+    equations,
+    following,
+    fuse,
+    generator,
+    held,
+    law,
+    modules,
+    prepared,
+    swapping,
+    triton,
+)
 
 MUTANTS = [
     *law.MUTANTS,
@@ -11,6 +24,7 @@ MUTANTS = [
     *held.MUTANTS,
     *following.MUTANTS,
     *fuse.MUTANTS,
+    *equations.MUTANTS,
     *triton.MUTANTS,
     *cpp.MUTANTS,
     *generator.MUTANTS,

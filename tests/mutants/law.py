@@ -240,7 +240,7 @@ MUTANTS = [
         "scan",
         "x.to(arithmetic).unbind(0)",
         "x.unbind(0)",
-        "tests/test_oracle_forward.py::test_half_inputs_compute_in_float32",
+        "tests/test_law.py::test_a_half_input_is_not_multiplied_in_half",
     ),
     law(
         "spikes of half inputs are float32",

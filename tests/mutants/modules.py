@@ -189,9 +189,9 @@ MUTANTS = [
         "tests/test_neuron.py::test_steps_are_the_sequence",
     ),
     mutant(
-        "neuron.py",
+        "parameters.py",
         "numbers given as tensors stay the caller's",
-        "_number",
+        "number",
         "check_finite(name, value.detach().clone())",
         "check_finite(name, value.detach())",
         "tests/test_properties_module.py::test_a_neuron_owns_its_numbers",

@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.mutants.mutant import ROOT, Mutant
 from tests.optional import HAS_SPIKINGJELLY
 
-COPIED = ("snn_lnm", "adapters", "tests", "pyproject.toml")
+COPIED = ("snn_lnm", "adapters", "tests", "docs", "pyproject.toml")
 LIMIT = 600  # seconds; a mutant that hangs is noticed too
 
 

@@ -3,10 +3,12 @@
 from tests.mutants.mutant import Mutant
 
 BITS = "tests/test_triton_bits.py::test_same_bits"
+LONG = "tests/test_triton_gradients.py::test_gradients_of_many_steps"
 GRADIENTS = "tests/test_triton_gradients.py::test_same_gradients_to_the_bit_where_arithmetic_is_exact"
 DETACHED = "tests/test_triton_gradients.py::test_detached_resets_are_the_reference_s"
 KEPT = "tests/test_memory_options.py::test_kept_to_nearest_and_on_its_side_of_the_threshold"
 KEPT_GRADIENTS = "tests/test_memory_options.py::test_gradients_are_those_at_the_kept_membrane"
+EQUATIONS = "tests/test_equations.py::test_engines_agree"
 ONE = "tests/test_triton_bits.py::test_a_start_of_one_number_is_read_as_it_is"
 
 
@@ -22,13 +24,8 @@ def launcher(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(f"Triton: {why}", "snn_lnm/engines/triton/launches.py", inside, old, new, tests or (BITS,))
 
 
-def operator(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(f"Triton: {why}", "snn_lnm/engines/calls.py", inside, old, new, tests)
-
-
 HELD = "tests/test_held.py::test_bits_and_gradients"
 SAMPLES = "tests/test_held.py::test_samples_of_a_batch_hold_inputs_of_their_own"
-SEEN = "tests/test_triton_choice.py::test_a_mode_sees_the_operators"
 
 LAUNCHES = "tests/test_triton_launch.py::test_the_launcher_gets_the_same_again"
 
@@ -73,7 +70,6 @@ MUTANTS = [
         "None",
         GRADIENTS,
     ),
-    operator("no mode sees the operator", "watched", "modes > 0 or", "", SEEN),
     kernels(
         "the next sample goes on adding to a held input's gradient",
         "d_held = zero",
@@ -108,12 +104,15 @@ MUTANTS = [
         "states are computed again without the membrane",
         "states = D.recover(h, D.advance",
         "states = D.recover(h * 0, D.advance",
-        GRADIENTS,
+        EQUATIONS,
     ),
     kernels(
-        "sums are thrown away every few rows", "                totals = add_to_totals(totals, sums, p, SHARED)\n", ""
+        "sums are thrown away every few rows",
+        "                totals = add_to_totals(totals, sums, p, SHARED)\n",
+        "",
+        LONG,
     ),
-    kernels("lanes behind the end count", "tl.where(p.mask, sums[k], 0.0)", "sums[k]", GRADIENTS),
+    kernels("lanes behind the end count", "tl.where(p.mask, sums[k], 0.0)", "sums[k]", EQUATIONS),
     kernels(
         "the gradient of the last states is not read",
         "found = found + (tl.load(pointers[k] + base",
@@ -133,12 +132,14 @@ MUTANTS = [
         "_function",
         'f"tl.full((), {_literal(node.value)}, T)"',
         'f"tl.full((), {_literal(node.value)}, tl.float32).to(T)"',
+        EQUATIONS,
     ),
     printed(
         "a constant is a float32",
         "_Names.__init__",
         'f"tl.full((), c[{k}], T)"',
         'f"tl.full((), c[{k}], tl.float32).to(T)"',
+        EQUATIONS,
     ),
     printed("a spike at the threshold is none", "_expression", "'>=' if node.value[1] else '>'", "'>'"),
     printed(

@@ -8,6 +8,7 @@ operation on the same nodes is the same node.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -118,6 +119,13 @@ class Symbol:
     def detach(self) -> Symbol:
         return self.graph.make("detach", self)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in _METHODS:
+            return partial(_METHODS[name], self)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise TypeError(f"a step cannot use .{name} of a value: it knows arithmetic, comparisons and {_known()}.")
+
     def to(self, dtype: None) -> Symbol:
         """A condition as 0 or 1."""
         return where(self, 1.0, 0.0) if self.is_condition else self
@@ -136,8 +144,7 @@ class Symbol:
         if function in _TORCH:
             return _TORCH[function](*arguments, **(options or {}))
         name = getattr(function, "__name__", function)
-        known = ", ".join(sorted({known.__name__ for known in _TORCH}))
-        raise TypeError(f"a step cannot use torch.{name}: it knows arithmetic, comparisons and {known}.")
+        raise TypeError(f"a step cannot use torch.{name}: it knows arithmetic, comparisons and {_known()}.")
 
 
 def where(condition: Symbol, yes: object, no: object) -> Symbol:
@@ -161,12 +168,62 @@ def _relu(u: Symbol) -> Symbol:
     return where(u > 0, u, 0.0)
 
 
+def _square(u: Symbol) -> Symbol:
+    return u * u
+
+
+def _maximum(a: Symbol, b: Symbol) -> Symbol:
+    return where(a < b, b, a)
+
+
+def _minimum(a: Symbol, b: Symbol) -> Symbol:
+    return where(a > b, b, a)
+
+
+def _full_like(u: Symbol, value: object) -> Symbol:
+    return u.lift(value)
+
+
+def _zeros_like(u: Symbol) -> Symbol:
+    return u.lift(0.0)
+
+
+def _ones_like(u: Symbol) -> Symbol:
+    return u.lift(1.0)
+
+
+def _bool(u: Symbol) -> Symbol:
+    return u if u.is_condition else cast(Symbol, u != 0)
+
+
+def _itself(u: Symbol) -> Symbol:
+    return u
+
+
 _TORCH: dict[Any, Callable[..., Symbol]] = {
     torch.where: where,
     torch.clamp: _clamp,
     torch.relu: _relu,
+    torch.square: _square,
+    torch.maximum: _maximum,
+    torch.minimum: _minimum,
+    torch.full_like: _full_like,
+    torch.zeros_like: _zeros_like,
+    torch.ones_like: _ones_like,
     **{getattr(torch, name): getattr(Symbol, name) for name in FUNCTIONS},
 }
+_METHODS: dict[str, Callable[..., Symbol]] = {
+    "bool": _bool,
+    "clamp": _clamp,
+    "clone": _itself,
+    "relu": _relu,
+    "square": _square,
+}
+"""Of tensors, beside those that :class:`Symbol` has."""
+
+
+def _known() -> str:
+    return ", ".join(sorted(known.__name__ for known in _TORCH))
 
 
 class Vector:

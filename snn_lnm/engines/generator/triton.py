@@ -14,11 +14,11 @@ __all__ = ["UNKNOWN", "backward_source", "forward_source"]
 
 _COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _INFIX = {"add": "+", "sub": "-", "mul": "*", **_COMPARED, "and": "&", "or": "|"}
-_CALLS = {name: f"tl.{name}({{0}})" for name in ("abs", "exp", "log", "sigmoid", "sin", "cos")}
-_CALLS["sqrt"] = "tl.sqrt_rn({0})"
+_SAME = {name: f"tl.{name}({{0}})" for name in ("abs", "exp", "log", "sigmoid", "sin", "cos")}
+_CALLS = {**_SAME, "sqrt": "tl.sqrt_rn({0})", "tanh": "(2 * tl.sigmoid(2 * {0}) - 1)"}
 _OTHER = {"neg": "-{0}", "not": "~{0}", "where": "tl.where({0}, {1}, {2})", "div": "divide({0}, {1})", **_CALLS}
 _OTHER["clamp"] = "tl.where({0} < {1}, {1}, tl.where({0} > {2}, {2}, {0}))"
-UNKNOWN = {"atan": "arctangent", "tanh": "hyperbolic tangent"}
+UNKNOWN = {"atan": "arctangent"}
 """What a step may use and Triton has not."""
 
 HEAD = """import triton

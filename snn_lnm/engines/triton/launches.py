@@ -42,7 +42,7 @@ class Prepared(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def _prepared(
     law: str,
-    computed: tuple[bool, ...] | None,
+    needs: tuple[bool, ...] | None,
     sizes: tuple[int, int, int, int, int],
     many: tuple[bool, ...],
     starts: tuple[bool, ...],
@@ -50,13 +50,11 @@ def _prepared(
 ) -> Prepared:
     """The next launch of the same layer finds it here, in a few microseconds."""
     neuron = form.parse(law).law
-    kernel, functions = (
-        neurons.forward_kernel(neuron) if computed is None else neurons.backward_kernel(neuron, computed)
-    )
+    kernel, functions = neurons.forward_kernel(neuron) if needs is None else neurons.backward_kernel(neuron, needs)
     geometry = plan(*sizes, PROGRAMS)
     constants = {"D": functions, "MANY": many, "STARTS": starts, "HOLDS": holds, "SHARED": geometry.shared}
     constants |= {"BLOCK": geometry.block, "ALIGN": geometry.align}
-    return Prepared(kernel, geometry, constants if computed is None else constants | {"ROWS": ROWS}, {})
+    return Prepared(kernel, geometry, constants if needs is None else constants | {"ROWS": ROWS}, {})
 
 
 class Launch(NamedTuple):
@@ -129,7 +127,7 @@ def _empty_like(value: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 def _prepare(
     x: Tensor, states: list[Tensor], numbers: list[Tensor], law: str, inner: int, groups: int, steps: int,
-    single_step: bool, computed: tuple[bool, ...] | None,
+    single_step: bool, needs: tuple[bool, ...] | None,
 ) -> tuple[Prepared, list[Tensor], list[Tensor]]:  # fmt: skip
     """With the starts and the numbers as the kernel reads them."""
     widths = [width or 1 for _, width in form.parse(law).law.numbers]
@@ -137,7 +135,7 @@ def _prepare(
     starts = tuple([not any(state.stride()) for state in states])
     times = steps or (1 if single_step else x.shape[0])
     count = x.numel() if steps else x.numel() // max(1, times)
-    found = _prepared(law, computed, (times, count, inner, groups, x.element_size()), many, starts, bool(steps))
+    found = _prepared(law, needs, (times, count, inner, groups, x.element_size()), many, starts, bool(steps))
     dense = [state if one else state.contiguous() for state, one in zip(states, starts, strict=True)]
     return found, dense, [number.contiguous() for number in numbers]
 
@@ -163,9 +161,9 @@ def prepare_backward(
 ) -> tuple[Callable[[], list[Tensor]], Launch]:  # fmt: skip
     """What gives the gradients after the launch, and the launch."""
     said, dtype = form.parse(law), STATE_DTYPE[x.dtype]
-    computed = tuple(need_numbers)
-    neuron = program.backward(said.law.form, computed)
-    found, starts, dense = _prepare(x, states, numbers, law, inner, groups, steps, single_step, computed)
+    needs = tuple(need_numbers)
+    neuron = program.backward(said.law.form, needs)
+    found, starts, dense = _prepare(x, states, numbers, law, inner, groups, steps, single_step, needs)
     geometry = found.geometry
     rows = geometry.programs if geometry.shared else geometry.chunks * geometry.period
     partial = x.new_empty((rows, len(neuron.summed)), dtype=torch.float64)
@@ -176,12 +174,9 @@ def prepare_backward(
     launch = Launch(found, (*inputs, d_spikes, d_h, *d_last, d_x, *d_states, partial, *dense))
 
     def finish() -> list[Tensor]:
-        nothing = x.new_empty(0, dtype=dtype)
-        of_numbers = iter(_gradients(said, neuron, computed, dense, _sums(geometry, groups, partial)))
-        d_numbers = [next(of_numbers) if known else nothing for known in computed]
-        wanted = [d if need else nothing for d, need in zip(d_numbers, need_numbers, strict=True)]
-        shaped = [d.view_as(number) if d.numel() else d for d, number in zip(wanted, numbers, strict=True)]
-        return [d_x, *[nothing if d is None else d for d in d_states], *shaped]
+        found = iter(_gradients(said, neuron, needs, dense, _sums(geometry, groups, partial)))
+        d_numbers = [next(found).view_as(n) if need else None for n, need in zip(numbers, needs, strict=True)]
+        return [d_x, *[x.new_empty(0, dtype=dtype) if d is None else d for d in (*d_states, *d_numbers)]]
 
     return finish, launch
 
@@ -195,10 +190,10 @@ def _sums(geometry: Plan, groups: int, partial: Tensor) -> Tensor:
 
 
 def _gradients(
-    said: form.Form, neuron: program.Backward, computed: tuple[bool, ...], numbers: list[Tensor], sums: Tensor
+    said: form.Form, neuron: program.Backward, needs: tuple[bool, ...], numbers: list[Tensor], sums: Tensor
 ) -> list[Tensor]:
-    """Of the computed tensors of numbers, from the sums of the gradients of what follows from them."""
-    if not any(computed):
+    """Of the tensors of numbers that are asked for, from the sums of the gradients of what follows from them."""
+    if not any(needs):
         return []
     dtype, piece = numbers[0].dtype, neuron.pieces["finish"]
     used = neuron.inputs(node for _, node in piece)
@@ -211,7 +206,7 @@ def _gradients(
     given |= {f"total.{k}": total for k, total in enumerate(totals.unbind(1))}
     found = iter(evaluate(piece, given))
     gradients: list[Tensor] = []
-    for known, width, number in zip(computed, neuron.widths, numbers, strict=True):
+    for known, width, number in zip(needs, neuron.widths, numbers, strict=True):
         if known:
             columns = [value if isinstance(value := next(found), Tensor) else totals.new_zeros(1) for _ in range(width)]
             each = torch.stack([column.expand(len(sums)) for column in columns], -1)

@@ -33,11 +33,11 @@ def forward_kernel(law: Law) -> tuple[Any, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def backward_kernel(law: Law, computed: tuple[bool, ...]) -> tuple[Any, Any]:
-    """Likewise, with the gradients of the ``computed`` tensors of numbers."""
+def backward_kernel(law: Law, needs: tuple[bool, ...]) -> tuple[Any, Any]:
+    """Likewise, with the gradients of the tensors of numbers that are asked for."""
     from snn_lnm.engines.triton.kernels import Neuron
 
-    found = program.backward(law.form, computed)
+    found = program.backward(law.form, needs)
     module = _module(emitter.backward_source(found))
     functions = (module.prepare, module.center, None, None, module.back, module.recover, module.advance)
     in_back = "x" in found.inputs(node for _, node in found.pieces["back"])
