@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.gpu import FLOOR, copy_speed, do_bench, machine
 from snn_lnm.engines import triton as engine
-from snn_lnm.engines.triton.audit import Variant
 from snn_lnm.engines.triton.launches import Launch
+from snn_lnm.tools.audit import Variant
 
 CASES = [
     ((32, 64, 4096), "layer"),

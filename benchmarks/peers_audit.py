@@ -2,7 +2,7 @@
 
 Float32, one layer `[32, 64, 4096]`, hard reset, atan, spikes as the only output, all bytes and instructions per neuron
 and step. Both sides are compiled ahead of time by the same Triton and read by the same audit
-(`snn_lnm.engines.triton.audit`). The exit status is 1 if ours is worse in a column that is judged.
+(`snn_lnm.tools.audit`). The exit status is 1 if ours is worse in a column that is judged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.peers_kernels import (
     ours,
 )
 from snn_lnm.engines import triton as engine
-from snn_lnm.engines.triton.audit import machine_code, memory_loop, read, step_bytes
+from snn_lnm.tools.audit import machine_code, memory_loop, read, step_bytes
 
 STEPS, LAYER = 32, (64, 4096)
 SHAPES: list[Shape] = [

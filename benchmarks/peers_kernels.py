@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import snn_lnm
 from snn_lnm.engines import calls as engine_calls
 from snn_lnm.engines import form
-from snn_lnm.engines.triton.audit import TARGETS, Variant
 from snn_lnm.parameters import Dynamics, Parameters
+from snn_lnm.tools.audit import TARGETS, Variant
 
 JELLY = "2.0.0"
 """The SpikingJelly whose private launchers are called here."""

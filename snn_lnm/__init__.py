@@ -2,10 +2,10 @@
 
 from snn_lnm import analysis, functional, surrogate
 from snn_lnm.engines import explain as explain_backend
-from snn_lnm.engines.held import hold
 from snn_lnm.equations import neuron_from_equations
 from snn_lnm.functional import Output
 from snn_lnm.fuse import FusedTime, FuseReport, fuse_time
+from snn_lnm.held import hold
 from snn_lnm.memory import Memory
 from snn_lnm.neuron import LNM
 from snn_lnm.parameters import State

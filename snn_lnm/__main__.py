@@ -1,5 +1,5 @@
 """`python -m snn_lnm`."""
 
-from snn_lnm.cli import main
+from snn_lnm.tools.cli import main
 
 raise SystemExit(main())

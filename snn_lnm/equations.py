@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from snn_lnm import engines, functional
 from snn_lnm import surrogate as surrogates
+from snn_lnm.checks import STATE_DTYPE, align, as_parameter, check_choice, check_input, check_state, number
 from snn_lnm.engines import form
 from snn_lnm.engines.generator import program
 from snn_lnm.law import Law, Neuron, Outputs, Stepped
 from snn_lnm.memory import FULL, Memory, check_memory
-from snn_lnm.parameters import STATE_DTYPE, align, as_parameter, check_choice, check_input, check_state, number
 from snn_lnm.surrogate import Surrogate
 from snn_lnm.tracing import sizes
 
@@ -132,7 +132,7 @@ class EquationNeuron(nn.Module):
             if unknown := sorted(given - known):
                 raise TypeError(f"{said.name} has no number {', '.join(unknown)}: it has {', '.join(sorted(known))}.")
         check_choice("reset_mechanism", reset_mechanism, ResetMechanism)
-        engines.check_name(backend)
+        engines.check_backend(backend)
         check_memory(memory)
         spike = surrogates.get(cast(surrogates.Spike, surrogate))
         if not isinstance(spike, Surrogate):

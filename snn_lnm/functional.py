@@ -10,22 +10,12 @@ import torch
 from torch import Tensor
 
 from snn_lnm import engines, reference
+from snn_lnm.checks import STATE_DTYPE, align, as_parameter, check_degree, check_input, check_state, check_still_finite
 from snn_lnm.engines import calls, form
 from snn_lnm.law import Neuron, Outputs
 from snn_lnm.lengths import Lengths, check_lengths, each_alone
 from snn_lnm.memory import FULL, Memory, can_recompute, check_memory, membrane_dtype, recomputing
-from snn_lnm.parameters import (
-    STATE_DTYPE,
-    Dynamics,
-    Parameters,
-    State,
-    align,
-    as_parameter,
-    check_degree,
-    check_input,
-    check_state,
-    check_still_finite,
-)
+from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.tracing import is_tracing, sizes
 
 __all__ = ["Output", "currents", "lnm", "run", "through_engine"]
@@ -163,7 +153,7 @@ def _run(
     memory: Memory,
     remembers: bool,
 ) -> Output:
-    engines.check_name(backend)
+    engines.check_backend(backend)
     given = state if type(state) is State else _NOTHING
     values, steps, key = (x, *given, *parameters), 0, None
     if remembers and (state is None or given is state) and _are_plain(values):

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from snn_lnm.engines.held import expanded, held
+from snn_lnm.held import expanded, held
 from snn_lnm.parameters import Parameters, State
 
 __all__ = ["Lengths", "check_lengths", "each_alone", "inside", "within"]
@@ -87,7 +87,7 @@ def each_alone(
     gradient is zero whatever it holds.
 
     Args:
-        parameters: as :func:`snn_lnm.parameters.align` leaves them.
+        parameters: as :func:`snn_lnm.checks.align` leaves them.
     """
     if set(lengths) <= {x.shape[0]}:
         return run(x, state, parameters)

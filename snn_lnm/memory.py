@@ -9,9 +9,9 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.engines import Run, transformed
 from snn_lnm.law import Outputs
-from snn_lnm.parameters import STATE_DTYPE
 
 __all__ = ["FULL", "Memory", "can_recompute", "check_memory", "membrane_dtype", "recomputing"]
 

@@ -10,22 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from snn_lnm import engines, functional
+from snn_lnm.checks import check_coefficients, check_degree, check_input, number
 from snn_lnm.lengths import Lengths, check_lengths
 from snn_lnm.memory import FULL, Memory, check_memory
-from snn_lnm.parameters import (
-    Charge,
-    Dynamics,
-    Extension,
-    Parameters,
-    Reset,
-    State,
-    Synapse,
-    check_coefficients,
-    check_degree,
-    check_input,
-    default_domain,
-    number,
-)
+from snn_lnm.parameters import Charge, Dynamics, Extension, Parameters, Reset, State, Synapse, default_domain
 from snn_lnm.surrogate import Spike
 
 __all__ = ["LNM", "HasDynamics", "LearnableNeuron", "recordable"]
@@ -182,7 +170,7 @@ class LNM(HasDynamics):
             *(charge, reset, detach_reset, fire_at_threshold, synapse),
             *(cast(Spike, surrogate), domain, extension, gain_divides),
         )
-        engines.check_name(backend)
+        engines.check_backend(backend)
         self.backend: engines.Backend = backend
         check_memory(memory)
         self.memory = memory

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from snn_lnm.analysis import surrogate_window
+from snn_lnm.checks import check_finite
 from snn_lnm.neuron import LNM
-from snn_lnm.parameters import check_finite
 
 __all__ = ["QIF"]
 

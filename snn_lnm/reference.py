@@ -30,8 +30,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.law import Law, Stepped
-from snn_lnm.parameters import STATE_DTYPE, Dynamics, Parameters, State
+from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.surrogate import Surrogate
 
 __all__ = ["charge", "fire", "law", "polynomial", "reset", "scan", "step", "synapse"]
@@ -56,7 +57,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
 
     With ``w = clamp(v, lo, hi)`` and ``line(u) = λ·u + θ_0``::
 
-        f(v) = line(v)                                 degree 1, extension "line": a line has no inside
+        f(v) = line(v)                                 degree 0 or 1, extension "line": a line has no inside
         f(v) = horner(v)                               lo ≤ v ≤ hi
         f(v) = line(v) + (horner(w) - line(w))         elsewhere, extension "line"
         f(v) = horner(w)                               elsewhere, extension "constant"
@@ -73,7 +74,7 @@ def polynomial(v: Tensor, parameters: Parameters, dynamics: Dynamics) -> Tensor:
     def line(u: Tensor) -> Tensor:
         return slope * u + coefficients[0]
 
-    if dynamics.extension == "line" and len(coefficients) == 2:
+    if dynamics.extension == "line" and len(coefficients) <= 2:
         return line(v)
     w = clamp(v, *dynamics.domain)
     inside = horner(w, coefficients)

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.host import IdleDriver, idle_gpu
 from snn_lnm.engines import triton as engine
-from snn_lnm.engines.triton.audit import Variant
+from snn_lnm.tools.audit import Variant
 
 launched, searches = [], []
 CPU = torch.device("cpu")

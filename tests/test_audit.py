@@ -12,8 +12,7 @@ import pytest
 import rotation
 from optional import HAS_TRITON, NO_TRITON
 
-from snn_lnm import cli
-from snn_lnm.engines.triton import audit
+from snn_lnm.tools import audit, cli
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason=NO_TRITON)
 
@@ -46,7 +45,7 @@ def test_every_variant_on_every_target(tmp_path):
 
 SAMPLE = """
 import dataclasses, json, sys
-from snn_lnm.engines.triton import audit
+from snn_lnm.tools import audit
 
 pairs = [(variant, target) for variant in audit.variants() for target in audit.TARGETS]
 rows = []
@@ -68,7 +67,7 @@ def test_the_variants_whose_turn_it_is():
 
 BROKEN = """
 from dataclasses import replace
-from snn_lnm.engines.triton import audit
+from snn_lnm.tools import audit
 from snn_lnm.engines.triton.launches import Launch
 
 (cubic,) = (v for v in audit.variants() if v.name == "cubic")
@@ -115,7 +114,7 @@ class Driver:  # compiles for a GPU that is not there
     get_active_torch_device = staticmethod(lambda: torch.device("meta"))
 
 triton.runtime.driver.set_active(Driver())
-from snn_lnm.engines.triton import audit
+from snn_lnm.tools import audit
 
 kernels = {}
 for T, B, N in [(1, 1, 16), (4, 64, 4096), (5, 1, 4096), (1000, 7, 512), (32, 64, 1024), (2, 3, 48), (16, 16, 16),

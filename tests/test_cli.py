@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from snn_lnm import available_adapters, cli
+from snn_lnm import available_adapters
+from snn_lnm.tools import cli
 
 for module in ("snntorch", "norse", "sklearn", "matplotlib", "tqdm"):
     pytest.importorskip(module)
@@ -43,7 +44,7 @@ def test_demo(tmp_path, capsys):
 
 
 def test_demo_is_reproducible(tmp_path):
-    from snn_lnm import demo
+    from snn_lnm.tools import demo
 
     data = tmp_path / "digits.npz"
     save(data, **some())
@@ -55,7 +56,7 @@ def test_demo_is_reproducible(tmp_path):
 @pytest.mark.parametrize("layer", ["lif1", "lif2"])
 def test_demo_stops_if_the_swap_changes_any_layer(tmp_path, monkeypatch, capsys, layer):
     """The comparison can fail: one coefficient of one layer is moved by one ulp."""
-    from snn_lnm import demo
+    from snn_lnm.tools import demo
 
     def broken_swap(net, degree):
         report = swap(net, degree=degree)
@@ -74,7 +75,7 @@ def test_demo_stops_if_the_swap_changes_any_layer(tmp_path, monkeypatch, capsys,
 
 
 def test_demo_counts_the_spikes_of_all_layers():
-    from snn_lnm import demo
+    from snn_lnm.tools import demo
 
     torch.manual_seed(0)
     net, x = demo.Net(), (torch.rand(4, 3, 64) > 0.5).float()
@@ -140,7 +141,7 @@ def test_wrong_arguments(arguments, capsys):
 @pytest.mark.parametrize("missing", sorted(cli.DEMO_NEEDS))
 def test_missing_package_gives_one_sentence(missing):
     """In a process of its own: `None` in sys.modules makes the import fail as if it were not installed."""
-    code = f"import sys; sys.modules[{missing!r}] = None; from snn_lnm import cli; sys.exit(cli.main(['demo']))"
+    code = f"import sys; sys.modules[{missing!r}] = None; from snn_lnm.tools import cli; sys.exit(cli.main(['demo']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [

@@ -9,7 +9,7 @@ from torch import nn
 
 import snn_lnm
 from snn_lnm import functional
-from snn_lnm.engines.held import hold
+from snn_lnm.held import hold
 from snn_lnm.testing import identical, problems
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here (torch.cuda.is_available())")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snn_lnm import LNM, functional, surrogate
-from snn_lnm.parameters import STATE_DTYPE
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.testing import identical
 
 BACKENDS = ["reference", "cpp"]

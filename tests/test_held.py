@@ -10,8 +10,8 @@ from torch.autograd import forward_ad
 
 from snn_lnm import LNM, Memory, functional
 from snn_lnm.engines import form, triton
-from snn_lnm.engines.held import held, hold
 from snn_lnm.engines.triton import launches
+from snn_lnm.held import held, hold
 from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snn_lnm.engines import cpp
-from snn_lnm.engines.max_pool import max_pool2d
+from snn_lnm.fuse.max_pool import max_pool2d
 
 cpp.load()
 WORDS = {torch.float32: torch.int32, torch.float64: torch.int64}

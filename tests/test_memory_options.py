@@ -14,8 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import snn_lnm
 from snn_lnm import LNM, Memory, functional, surrogate
+from snn_lnm.checks import align
 from snn_lnm.engines import cpp
-from snn_lnm.parameters import Dynamics, Parameters, State, align
+from snn_lnm.parameters import Dynamics, Parameters, State
 from snn_lnm.testing import identical, problems
 
 MIB = 1 << 20

@@ -12,8 +12,9 @@ from operators import device_of
 from optional import HAS_TRITON, NO_TRITON
 
 from snn_lnm import functional, parameters, reference
+from snn_lnm.checks import MAX_DEGREE
 from snn_lnm.engines import form
-from snn_lnm.parameters import MAX_DEGREE, Dynamics, Parameters
+from snn_lnm.parameters import Dynamics, Parameters
 from snn_lnm.testing.strategies import dynamics
 
 OPTIONS = ["charge", "reset", "synapse", "extension"]

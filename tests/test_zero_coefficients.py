@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from snn_lnm import functional, reference
-from snn_lnm.parameters import align
+from snn_lnm.checks import align
 from snn_lnm.testing import identical, problems
 
 

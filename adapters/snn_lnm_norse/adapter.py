@@ -16,8 +16,7 @@ from norse.torch.module.iaf import IAF, IAFCell
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from snn_lnm.fuse.graph import pick
-from snn_lnm.plugins import Adapter, Call, CannotFuse, CannotSwap, SwapOptions
+from snn_lnm.adapting import Adapter, Call, CannotFuse, CannotSwap, SwapOptions, pick
 from snn_lnm_norse.functional import LNMParameters, advance
 from snn_lnm_norse.modules import LNM, LNMCell, LNMRecurrent, LNMRecurrentCell, RegisteredNeuron
 

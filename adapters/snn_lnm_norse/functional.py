@@ -7,21 +7,25 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from snn_lnm import engines, functional, reference
-from snn_lnm.memory import FULL, Memory
-from snn_lnm.neuron import Domain, recordable
-from snn_lnm.parameters import (
+from snn_lnm.adapting import (
+    FULL,
     STATE_DTYPE,
+    Backend,
     Charge,
+    Domain,
     Dynamics,
     Extension,
+    Memory,
     Parameters,
     State,
     check_input,
     default_domain,
     from_the_right,
+    functional,
+    recordable,
+    reference,
+    sizes,
 )
-from snn_lnm.tracing import sizes
 from snn_lnm_norse.surrogates import recover
 
 __all__ = [
@@ -157,7 +161,7 @@ def advance(
     p: LNMParameters,
     dt: float,
     dynamics: Dynamics,
-    backend: engines.Backend = "auto",
+    backend: Backend = "auto",
     single_step: bool = False,
     record_states: bool = False,
     memory: Memory = FULL,
@@ -192,7 +196,7 @@ def advance_recurrent(
     p: LNMParameters,
     dt: float,
     dynamics: Dynamics,
-    backend: engines.Backend = "auto",
+    backend: Backend = "auto",
     path: str = "",
 ) -> tuple[Tensor, Any]:
     """One step `[B, I]` with recurrence. Norse's order: ``(i + W_in·x) + W_rec·z``."""

@@ -9,10 +9,7 @@ import torch
 from norse.torch.module.snn import SNN, SNNCell, SNNRecurrent, SNNRecurrentCell
 from torch import Tensor, nn
 
-from snn_lnm import engines
-from snn_lnm.neuron import HasDynamics
-from snn_lnm.parameters import STATE_DTYPE, check_coefficients, check_finite
-from snn_lnm.tracing import sizes
+from snn_lnm.adapting import STATE_DTYPE, Backend, HasDynamics, check_backend, check_coefficients, check_finite, sizes
 from snn_lnm_norse.functional import (
     DEFAULT,
     LNMParameters,
@@ -55,14 +52,14 @@ class RegisteredNeuron(HasDynamics):
     _start: Tensor | None = None
     """The coefficients as they were given."""
 
-    def _register(self, p: LNMParameters, learn_coefficients: bool, backend: engines.Backend) -> None:
+    def _register(self, p: LNMParameters, learn_coefficients: bool, backend: Backend) -> None:
         if not isinstance(cast(object, p), LNMParameters):
             raise TypeError(
                 f"p must be snn_lnm_norse.LNMParameters, got {type(p).__name__}: "
                 "neuron.p._replace(v_th=...), for example, gives new ones."
             )
-        engines.check_name(backend)
-        self.backend: engines.Backend = backend
+        check_backend(backend)
+        self.backend: Backend = backend
         numbers = {name: _number(name, getattr(p, name)) for name in NUMBERS}
         theta = numbers["coefficients"]
         if theta is None:
@@ -171,7 +168,7 @@ class LNMCell(RegisteredNeuron, SNNCell):
         dt: float = 0.001,
         *,
         learn_coefficients: bool = True,
-        backend: engines.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         SNNCell.__init__(self, FEED_FORWARD, self.initial_state, p, dt)
         self._register(p, learn_coefficients, backend)
@@ -199,7 +196,7 @@ class LNM(RegisteredNeuron, SNN):
         *,
         record_states: bool = False,
         learn_coefficients: bool = True,
-        backend: engines.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         SNN.__init__(self, FEED_FORWARD, self.initial_state, p, dt, record_states=record_states)
         self._register(p, learn_coefficients, backend)
@@ -236,7 +233,7 @@ class RecurrentNeuron(RegisteredNeuron):
         recurrent_weights: Tensor | None = None,
         autapses: bool = False,
         learn_coefficients: bool = True,
-        backend: engines.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         weights: dict[str, Any] = {"input_weights": input_weights, "recurrent_weights": recurrent_weights}
         # autapses=True keeps the host from hooking the weights: see _without_autapses.

@@ -13,7 +13,7 @@ from typing import Any
 from norse.torch.utils import export_nir
 from torch import nn
 
-from snn_lnm.plugins import CannotSwap
+from snn_lnm.adapting import CannotSwap
 from snn_lnm_norse.adapter import native
 from snn_lnm_norse.modules import LNM, LNMCell, RegisteredNeuron
 

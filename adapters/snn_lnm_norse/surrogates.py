@@ -9,8 +9,8 @@ import torch
 from norse.torch.functional.threshold import threshold
 from torch import Tensor
 
-from snn_lnm import surrogate as surrogates
-from snn_lnm.surrogate import Spike
+from snn_lnm.adapting import Spike
+from snn_lnm.adapting import surrogate as surrogates
 
 __all__ = ["Threshold", "recover"]
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import snntorch
 from torch import nn
 
-from snn_lnm.plugins import Adapter, CannotSwap, SwapOptions
+from snn_lnm.adapting import Adapter, CannotSwap, SwapOptions
 from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.neurons import LNM, SynapticLNM
 from snn_lnm_snntorch.sequence import fuse

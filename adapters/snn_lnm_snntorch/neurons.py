@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import snntorch
 from torch import Tensor
 
-from snn_lnm import engines
-from snn_lnm.neuron import Domain
+from snn_lnm.adapting import Backend, Domain
 from snn_lnm_snntorch.polynomial import PolynomialNeuron
 
 __all__ = ["LNM", "SynapticLNM"]
@@ -58,7 +57,7 @@ class LNM(PolynomialNeuron, snntorch.Leaky):
         coefficients: Tensor | None = None,
         learn_coefficients: bool = True,
         domain: Domain = "auto",
-        backend: engines.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         with self._construction():
             snntorch.Leaky.__init__(
@@ -130,7 +129,7 @@ class SynapticLNM(PolynomialNeuron, snntorch.Synaptic):
         coefficients: Tensor | None = None,
         learn_coefficients: bool = True,
         domain: Domain = "auto",
-        backend: engines.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         with self._construction():
             snntorch.Synaptic.__init__(

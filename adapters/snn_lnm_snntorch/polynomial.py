@@ -15,26 +15,32 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snn_lnm import engines, functional
-from snn_lnm.neuron import Domain, LearnableNeuron, recordable
-from snn_lnm.parameters import (
+from snn_lnm.adapting import (
     STATE_DTYPE,
+    Backend,
+    Domain,
     Dynamics,
+    LearnableNeuron,
     Parameters,
     Reset,
     State,
+    Surrogate,
+    check_backend,
     check_coefficients,
     check_degree,
     check_finite,
     check_input,
+    check_kept,
     check_still_finite,
     default_domain,
     from_the_right,
+    functional,
+    is_tracing,
+    recomputation,
+    recordable,
+    reference,
+    sizes,
 )
-from snn_lnm.recomputation import check_kept, recomputation
-from snn_lnm.reference import polynomial
-from snn_lnm.surrogate import Surrogate
-from snn_lnm.tracing import is_tracing, sizes
 from snn_lnm_snntorch import registry
 from snn_lnm_snntorch.surrogates import recover
 
@@ -104,7 +110,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         coefficients: Tensor | None,
         learn_coefficients: bool,
         domain: Domain,
-        backend: engines.Backend,
+        backend: Backend,
     ) -> None:
         if coefficients is None:
             if beta is None:
@@ -117,8 +123,8 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
         else:
             self.register_buffer("coefficients", coefficients)
         self.domain = default_domain(self.degree, self.threshold) if domain == "auto" else domain
-        engines.check_name(backend)
-        self.backend: engines.Backend = backend
+        check_backend(backend)
+        self.backend: Backend = backend
         self.register_buffer("_v_reset", coefficients.new_zeros(()), persistent=False)
         self.register_buffer("_gain", coefficients.new_ones(()), persistent=False)
         if isinstance(self.spike_grad, str):  # the host's `forward` calls it
@@ -285,7 +291,7 @@ class PolynomialNeuron(LearnableNeuron, snntorch.LIF):
     def _leak(self, v: Tensor) -> Tensor:
         if not torch.compiler.is_compiling() and not self.coefficients.is_cuda:
             check_still_finite(self.coefficients, self.path)
-        return polynomial(v, self._numbers(STATE_DTYPE.get(v.dtype, v.dtype), v.dim()), self._dynamics())
+        return reference.polynomial(v, self._numbers(STATE_DTYPE.get(v.dtype, v.dtype), v.dim()), self._dynamics())
 
     @staticmethod
     def _in_dtype_of(x: Tensor, result: Any) -> Any:

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_lnm import functional
-from snn_lnm.plugins import Call, CannotFuse
+from snn_lnm.adapting import Call, CannotFuse, functional
 from snn_lnm_snntorch.neurons import LNM, SynapticLNM
 
 __all__ = ["fuse"]

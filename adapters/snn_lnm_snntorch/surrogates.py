@@ -8,8 +8,8 @@ from typing import Any
 
 from snntorch import surrogate as host
 
-from snn_lnm import surrogate as surrogates
-from snn_lnm.surrogate import Spike, Surrogate
+from snn_lnm.adapting import Spike, Surrogate
+from snn_lnm.adapting import surrogate as surrogates
 
 _BY_CODE: dict[Any, Callable[[float], Surrogate]] = {
     host.atan().__code__: surrogates.ATan,

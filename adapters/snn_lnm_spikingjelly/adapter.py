@@ -9,8 +9,7 @@ from spikingjelly.activation_based import base, functional, lava_exchange, layer
 from spikingjelly.activation_based.functional import net_config
 from torch import Tensor, nn
 
-from snn_lnm.plugins import Adapter, Call, CannotFuse, CannotSwap, SwapOptions
-from snn_lnm.surrogate import Surrogate
+from snn_lnm.adapting import Adapter, Call, CannotFuse, CannotSwap, Surrogate, SwapOptions
 from snn_lnm_spikingjelly.node import LNMNode, leak
 
 SHARED = ("v_threshold", "v_reset", "surrogate_function", "detach_reset", "step_mode", "store_v_seq")

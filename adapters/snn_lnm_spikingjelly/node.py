@@ -10,23 +10,30 @@ import torch
 from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, fx, nn
 
-from snn_lnm import engines, functional, reference
-from snn_lnm.lengths import Lengths
-from snn_lnm.neuron import Domain, LearnableNeuron, recordable
-from snn_lnm.parameters import (
+from snn_lnm.adapting import (
     STATE_DTYPE,
+    Backend,
     Charge,
+    Domain,
     Dynamics,
+    LearnableNeuron,
+    Lengths,
     Parameters,
+    Spike,
     State,
+    Surrogate,
+    check_backend,
     check_coefficients,
     check_degree,
     check_input,
+    check_kept,
     default_domain,
     from_the_right,
+    functional,
+    recomputation,
+    recordable,
+    reference,
 )
-from snn_lnm.recomputation import check_kept, recomputation
-from snn_lnm.surrogate import Spike, Surrogate
 from snn_lnm_spikingjelly.surrogates import recover
 
 __all__ = ["LNMNode"]
@@ -97,7 +104,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         coefficients: Tensor | Sequence[float] | None = None,
         learn_coefficients: bool = True,
         domain: Domain = "auto",
-        backend: engines.Backend = "auto",
+        backend: Backend = "auto",
     ) -> None:
         tau = None if tau is None else _number("tau", tau)
         if learn_tau and tau is None:
@@ -111,7 +118,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
                 raise TypeError(f"{name} must be a bool, got {value!r}.")
         if step_mode not in ("s", "m"):
             raise ValueError(f"step_mode must be 's' (single step) or 'm' (multi-step), got {step_mode!r}.")
-        engines.check_name(backend)
+        check_backend(backend)
         spike: Any = recover(surrogate_function) if isinstance(surrogate_function, str) else surrogate_function
         recover(spike)
         native = leak(degree, "map" if tau is None else "drift", v_reset) if coefficients is None else None
@@ -126,7 +133,7 @@ class LNMNode(LearnableNeuron, neuron.BaseNode):
         self.tau = None if learn_tau else tau
         self.decay_input = decay_input
         self.domain = domain
-        self.backend: engines.Backend = backend
+        self.backend: Backend = backend
         self.register_parameter("w", neuron.ParametricLIFNode(cast(float, tau)).w if learn_tau else None)
         if learn_coefficients:
             self.coefficients = nn.Parameter(theta)

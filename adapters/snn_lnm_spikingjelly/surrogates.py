@@ -8,8 +8,8 @@ from typing import Any
 
 from spikingjelly.activation_based import surrogate as host
 
-from snn_lnm import surrogate as surrogates
-from snn_lnm.surrogate import Spike, Surrogate
+from snn_lnm.adapting import Spike, Surrogate
+from snn_lnm.adapting import surrogate as surrogates
 
 
 def _if_alpha_is(wanted: float, same: Surrogate) -> Callable[[float], Surrogate | None]:

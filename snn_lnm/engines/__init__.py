@@ -13,11 +13,12 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from snn_lnm.checks import check_finite, check_input
 from snn_lnm.engines import calls, cpp, form
 from snn_lnm.engines.op import ENGINES
 from snn_lnm.engines.plain import decompositions
 from snn_lnm.law import Neuron, Outputs
-from snn_lnm.parameters import Dynamics, check_finite, check_input
+from snn_lnm.parameters import Dynamics
 from snn_lnm.tracing import is_tracing
 
 Backend = Literal["auto", "reference", "cpp", "triton"]
@@ -25,7 +26,7 @@ _NAMES = get_args(Backend)
 Run = Callable[[Tensor, list[Tensor], list[Tensor]], Outputs]
 """From an input and the states and numbers of a neuron."""
 
-__all__ = ["Backend", "Run", "check_name", "choose", "decompositions", "explain", "instead", "runner", "transformed"]
+__all__ = ["Backend", "Run", "check_backend", "choose", "decompositions", "explain", "instead", "runner", "transformed"]
 
 _warned: set[str] = set()
 
@@ -73,7 +74,7 @@ def _cannot_be_traced() -> str | None:
     return None
 
 
-def check_name(backend: str) -> None:
+def check_backend(backend: str) -> None:
     """Raise ValueError if ``backend`` is not a known name."""
     if backend not in _NAMES:
         raise ValueError(f"unknown backend {backend!r}: expected one of auto, reference, cpp (CPUs), triton (GPUs).")
@@ -86,7 +87,7 @@ def choose(device: torch.device, neuron: Neuron, backend: Backend) -> str:
         ValueError: the name is unknown.
         RuntimeError: an explicit request that cannot be met.
     """
-    check_name(backend)
+    check_backend(backend)
     name = _preferred(device) if backend == "auto" else backend
     obstacle = _obstacle(name, device, neuron)
     if obstacle is None:

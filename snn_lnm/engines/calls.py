@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.engines import op
-from snn_lnm.engines.held import held
+from snn_lnm.held import held
 from snn_lnm.law import Neuron, Outputs
-from snn_lnm.parameters import STATE_DTYPE
 from snn_lnm.tracing import is_tracing, sizes
 
 __all__ = ["Prepared", "call", "one_step", "prepare", "run", "watched"]

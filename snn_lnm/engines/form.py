@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from snn_lnm import reference
+from snn_lnm.checks import check_degree
 from snn_lnm.engines.generator import program
 from snn_lnm.law import Law, Neuron, Outputs
-from snn_lnm.parameters import FLAGS, WORDS, Dynamics, Parameters, State, check_degree
+from snn_lnm.parameters import FLAGS, WORDS, Dynamics, Parameters, State
 from snn_lnm.surrogate import BY_NAME, ATan, Surrogate
 
 __all__ = ["Form", "neuron", "parse", "register"]

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.engines import cpp, form, triton
-from snn_lnm.parameters import STATE_DTYPE
 
 __all__ = ["ENGINES", "call_of", "differentiable", "is_forward_mode", "scan_fake", "through_dispatcher"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch._decomp import register_decomposition  # pyright: ignore[reportUnknownVariableType] - torch's is untyped
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.engines import form, op
-from snn_lnm.parameters import STATE_DTYPE
 
 __all__ = ["decompositions", "scan"]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 from torch.utils import _pytree as pytree
 
-from snn_lnm.engines.max_pool import max_pool2d
+from snn_lnm.fuse.max_pool import max_pool2d
 from snn_lnm.plugins import Adapter
 
 __all__ = [

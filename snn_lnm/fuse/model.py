@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from snn_lnm.checks import check_dense
 from snn_lnm.fuse import folding
 from snn_lnm.fuse.graph import Operation, StepGraph, modules_of, trace
 from snn_lnm.fuse.obstacles import loop_of
@@ -24,7 +25,6 @@ from snn_lnm.fuse.tracer import (
     refusal,
 )
 from snn_lnm.lengths import check_lengths
-from snn_lnm.parameters import check_dense
 from snn_lnm.plugins import Adapter, loaded_adapters
 from snn_lnm.table import table
 from snn_lnm.tracing import sizes

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from snn_lnm.engines.held import expanded, held
 from snn_lnm.fuse import blocks, folding, padding
 from snn_lnm.fuse.graph import DERIVATIONS, Operation, StepGraph, Value, replaced
 from snn_lnm.fuse.tracer import has_hooks, neurons
@@ -30,6 +29,7 @@ from snn_lnm.fuse.values import (
     tensors_over_time,
     unrolled,
 )
+from snn_lnm.held import expanded, held
 from snn_lnm.lengths import Lengths, within
 from snn_lnm.plugins import Adapter, Call, CannotFuse
 from snn_lnm.tracing import sizes

@@ -10,8 +10,8 @@ from typing import Any, cast
 from torch import nn
 
 from snn_lnm import engines
+from snn_lnm.checks import check_degree
 from snn_lnm.memory import check_memory
-from snn_lnm.parameters import check_degree
 from snn_lnm.plugins import SwapOptions
 
 __all__ = ["Choice", "Key", "Keys", "check_options"]
@@ -36,7 +36,7 @@ def check_options(options: SwapOptions, quadratic: bool) -> SwapOptions:
         raise ValueError("degree must be at least 1: a polynomial of degree 0 has no leak to start from.")
     if not isinstance(cast(object, options.learn_coefficients), bool):
         raise TypeError(f"learn_coefficients must be a bool, got {options.learn_coefficients!r}.")
-    engines.check_name(options.backend)
+    engines.check_backend(options.backend)
     check_memory(options.memory)
     return replace(options, degree=degree)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snn_lnm import surrogate as surrogates
-from snn_lnm.parameters import MAX_DEGREE, Charge, Dynamics, Extension, Parameters, Reset, State, Synapse
+from snn_lnm.checks import MAX_DEGREE
+from snn_lnm.parameters import Charge, Dynamics, Extension, Parameters, Reset, State, Synapse
 
 __all__ = ["Form", "Problem", "dynamics", "forms", "identical", "problems"]
 

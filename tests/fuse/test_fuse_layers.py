@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import snn_lnm
-from snn_lnm.engines import max_pool
-from snn_lnm.fuse import blocks
+from snn_lnm.fuse import blocks, max_pool
 from snn_lnm.plugins import CannotFuse
 
 T, B = 4, 3

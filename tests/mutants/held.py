@@ -1,4 +1,4 @@
-"""Mutants of engines/held.py and engines/max_pool.py: inputs that do not change, and pooling."""
+"""Mutants of held.py and fuse/max_pool.py: inputs that do not change, and pooling."""
 
 from tests.mutants.mutant import Mutant
 
@@ -9,15 +9,15 @@ POOL_BITS, POOL_SECOND = f"{POOL}outputs_and_gradients_have_pytorch_s_bits", f"{
 
 
 def once(why: str, inside: str, old: str, new: str, *tests: str, file: str = "held.py") -> Mutant:
-    return Mutant(why, f"snn_lnm/engines/{file}", inside, old, new, tests)
+    return Mutant(why, f"snn_lnm/{file}", inside, old, new, tests)
 
 
 def pool(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(why, "snn_lnm/engines/max_pool.py", inside, old, new, tests)
+    return Mutant(why, "snn_lnm/fuse/max_pool.py", inside, old, new, tests)
 
 
 MUTANTS = [
-    # ---- engines/held.py, and what op.py makes of it
+    # ---- held.py, and what engines/calls.py makes of it
     once(
         "a leaf's gradient is lost",
         "held",
@@ -70,7 +70,7 @@ MUTANTS = [
         "step = None if single_step else held(x)",
         "step = None",
         "tests/test_held.py::test_an_input_without_gradient_needs_no_mark",
-        file="calls.py",
+        file="engines/calls.py",
     ),
     once(
         "outputs come back as one step's",
@@ -78,9 +78,9 @@ MUTANTS = [
         "_permute(spikes, back, time), h,",
         "_permute(spikes, back, first), h,",
         "tests/test_held.py::test_half_precision_and_other_orders_in_memory",
-        file="calls.py",
+        file="engines/calls.py",
     ),
-    # ---- engines/max_pool.py
+    # ---- fuse/max_pool.py
     pool(
         "windows may be of any size",
         "_is_usual",

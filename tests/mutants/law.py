@@ -1,4 +1,4 @@
-"""Mutants of the law itself (reference.py), of its numbers (parameters.py) and of the surrogates."""
+"""Mutants of the law itself (reference.py), of its numbers (checks.py, parameters.py) and of the surrogates."""
 
 from tests.mutants.mutant import Mutant
 
@@ -15,8 +15,8 @@ def law(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(why, FILE, inside, old, new, tests or (ORACLE,))
 
 
-def numbers(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
-    return Mutant(why, "snn_lnm/parameters.py", inside, old, new, tests)
+def numbers(why: str, inside: str, old: str, new: str, *tests: str, file: str = "checks.py") -> Mutant:
+    return Mutant(why, f"snn_lnm/{file}", inside, old, new, tests)
 
 
 def surrogate(why: str, inside: str, old: str, new: str, *tests: str) -> Mutant:
@@ -73,7 +73,7 @@ MUTANTS = [
     law(
         "a line has an inside",
         "polynomial",
-        'dynamics.extension == "line" and len(coefficients) == 2',
+        'dynamics.extension == "line" and len(coefficients) <= 2',
         "False",
         "tests/test_domain.py::test_a_line_that_expands_grows_no_faster_than_linearly",
     ),
@@ -249,7 +249,7 @@ MUTANTS = [
         "torch.stack(spikes)",
         "tests/test_oracle_forward.py::test_half_inputs_compute_in_float32",
     ),
-    # ---- parameters.py
+    # ---- checks.py, parameters.py
     numbers(
         "[C] broadcasts from the right",
         "align",
@@ -273,6 +273,7 @@ MUTANTS = [
         'self.reset in ("none", "soft_next", "hard_next")',
         'self.reset in ("none", "soft_next")',
         ORACLE,
+        file="parameters.py",
     ),
     numbers(
         "the default domain is half as wide",
@@ -280,6 +281,7 @@ MUTANTS = [
         "edge = 1.5 * abs(threshold)",
         "edge = 0.75 * abs(threshold)",
         "tests/test_neuron.py::test_defaults_are_the_leaky_drift",
+        file="parameters.py",
     ),
     # ---- surrogate.py (its formulas are the C++ engine's too: each needs a build)
     surrogate(

@@ -189,7 +189,7 @@ MUTANTS = [
         "tests/test_neuron.py::test_steps_are_the_sequence",
     ),
     mutant(
-        "parameters.py",
+        "checks.py",
         "numbers given as tensors stay the caller's",
         "number",
         "check_finite(name, value.detach().clone())",

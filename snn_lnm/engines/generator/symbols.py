@@ -148,15 +148,23 @@ class Symbol:
 
 
 def where(condition: Symbol, yes: object, no: object) -> Symbol:
-    """`torch.where`. Nested so that it holds a value between two others it is an operation of its own: "clamp"."""
+    """`torch.where`. Nested so that it holds a value between two others in order, it is an operation: "clamp"."""
     if not getattr(condition, "is_condition", False):
         raise TypeError("torch.where needs a condition in a step: a comparison of its values.")
     yes, no = condition.lift(yes), condition.lift(no)
     if condition.operation == "lt" and condition.arguments[1] is yes and no.operation == "where":
         u, (above, high, inside) = condition.arguments[0], no.arguments
-        if inside is u and above.operation == "gt" and above.arguments[0] is u and above.arguments[1] is high:
+        is_clamp = inside is u and above.operation == "gt" and above.arguments[0] is u and above.arguments[1] is high
+        if is_clamp and _in_order(yes, high):
             return u.graph.make("clamp", u, yes, high)
     return condition.graph.make("where", condition, yes, no)
+
+
+def _in_order(low: Symbol, high: Symbol) -> bool:
+    """Two literals that are, or the ends of a domain, which are checked."""
+    if low.operation == high.operation == "literal":
+        return low.value <= high.value
+    return (low.value, high.value) == ("lo", "hi")
 
 
 def _clamp(u: Symbol, min: object = None, max: object = None) -> Symbol:

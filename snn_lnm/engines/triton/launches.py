@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.engines import form
 from snn_lnm.engines.generator import program
 from snn_lnm.engines.generator.evaluate import evaluate
 from snn_lnm.engines.triton import neurons
 from snn_lnm.engines.triton.geometry import PROGRAMS, THREADS, Plan, plan
-from snn_lnm.parameters import STATE_DTYPE
 
 __all__ = ["Launch", "interpreted", "prepare_backward", "prepare_forward"]
 

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
+from snn_lnm.checks import STATE_DTYPE
 from snn_lnm.engines import form
 from snn_lnm.engines import triton as engine
 from snn_lnm.engines.triton.geometry import THREADS
 from snn_lnm.engines.triton.launches import Launch
-from snn_lnm.parameters import STATE_DTYPE, Dynamics
+from snn_lnm.parameters import Dynamics
 from snn_lnm.surrogate import BY_NAME
 
 __all__ = [

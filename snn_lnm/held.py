@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from snn_lnm.parameters import check_dense
+from snn_lnm.checks import check_dense
 from snn_lnm.tracing import is_tracing
 
 __all__ = ["expanded", "held", "hold"]

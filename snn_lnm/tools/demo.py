@@ -20,9 +20,9 @@ from snntorch import spikegen
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from snn_lnm.demo_norse import ConvNet, LIFCell, LNMCell
-from snn_lnm.plot import demo_figure
 from snn_lnm.swapping import swap
+from snn_lnm.tools.demo_norse import ConvNet, LIFCell, LNMCell
+from snn_lnm.tools.plot import demo_figure
 
 __all__ = ["Digits", "Net", "load", "run"]
 

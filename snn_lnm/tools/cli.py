@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from snn_lnm.parameters import MAX_DEGREE
+from snn_lnm.checks import MAX_DEGREE
 
 __all__ = ["main"]
 
@@ -94,7 +94,7 @@ def _adapters(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from snn_lnm.engines.triton import audit
+    from snn_lnm.tools import audit
 
     try:
         rows = list(audit.run(options.targets, options.only, options.jobs))
@@ -109,7 +109,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from snn_lnm import demo
+        from snn_lnm.tools import demo
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name not in DEMO_NEEDS:

@@ -1,0 +1,1 @@
+"""What runs from the command line: the demos, their plot, the audit of GPU kernels."""
