@@ -24,7 +24,7 @@ with warnings.catch_warnings():
     for host in ("norse.torch", "snntorch", "snntorch.functional"):
         importlib.import_module(host)
 
-FORMS = 6  # of neurons, of which properties draw, others at every commit: a kernel is compiled for each
+FORMS = 4  # of neurons, of which properties draw, others at every commit: a kernel is compiled for each
 MORE_FORMS = 30  # for a longer run, and for mutants, which must not depend on the commit
 
 # Nothing is remembered from run to run: the seed alone decides.
