@@ -116,7 +116,7 @@ class EquationNeuron(nn.Module):
         *,
         threshold: Tensor | float = 1.0,
         reset_mechanism: ResetMechanism = "subtract",
-        learn: bool | Iterable[str] = True,
+        learn: bool | str | Iterable[str] = True,
         learn_threshold: bool = False,
         detach_reset: bool = True,
         surrogate: str | surrogates.Spike = "atan",
@@ -127,7 +127,8 @@ class EquationNeuron(nn.Module):
     ) -> None:
         super().__init__()
         said, known = self.equations, {*self.defaults}
-        learned = known if learn is True else set[str]() if learn is False else {*learn}
+        names = [learn] if isinstance(learn, str) else learn
+        learned = known if names is True else set[str]() if names is False else {*names}
         for given in (set(numbers), learned):
             if unknown := sorted(given - known):
                 raise TypeError(f"{said.name} has no number {', '.join(unknown)}: it has {', '.join(sorted(known))}.")
@@ -207,7 +208,7 @@ class EquationNeuron(nn.Module):
 
 
 def _neuron_of(step: _Step, names: tuple[str, ...]) -> Neuron:
-    """What engines are asked to run; of equations that they cannot, only the definition.
+    """What engines are asked to run.
 
     Raises:
         TypeError, ValueError: the equations cannot be traced, with their line.

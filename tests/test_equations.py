@@ -168,12 +168,12 @@ def test_a_step_that_starts_elsewhere():
 @pytest.mark.parametrize("mechanism", ["subtract", "zero", "none"])
 def test_reset_mechanisms(mechanism):
     x, mem, neuron = torch.rand(15, 1, 1), torch.zeros(1, 1), Leaky(reset_mechanism=mechanism)
-    spikes, _ = neuron(x)
+    spikes, state = neuron(x)
     for x_t, spike in zip(x, spikes, strict=True):
         mem = 0.75 * mem + 0.9 * x_t
         assert torch.equal(spike, (mem > 1.0).float())
         mem = {"subtract": mem - spike, "zero": (1 - spike) * mem, "none": mem}[mechanism]
-    assert spikes.any()
+    assert spikes.any() and torch.equal(state.mem, mem)
 
 
 def test_equations_of_snntorch_run_as_they_are():
@@ -243,7 +243,8 @@ def test_a_reset_is_detached_unless_asked():
 def test_what_learns_is_asked_for():
     assert {name for name, _ in Leaky().named_parameters()} == {"beta"}
     assert {name for name, _ in Leaky(learn=False, learn_threshold=True).named_parameters()} == {"threshold"}
-    assert {name for name, _ in TwoCompartments(learn=["jump"]).named_parameters()} == {"jump"}
+    for learn in ("jump", ["jump"]):
+        assert {name for name, _ in TwoCompartments(learn=learn).named_parameters()} == {"jump"}
 
 
 def test_a_network_of_them_is_over_time():
@@ -266,6 +267,12 @@ def made_of(states, *functions):
     return neuron_from_equations("A", states, *functions)
 
 
+def in_place(states, x):
+    v = states["mem"]
+    v += x
+    return {"mem": v}
+
+
 WRONG = {
     "a branch": (
         lambda: made_of(["mem"], branching)(),
@@ -277,6 +284,7 @@ WRONG = {
         TypeError,
         "torch.erf",
     ),
+    "in place": (lambda: made_of(["mem"], in_place)(), TypeError, r'"v \+= x": a step cannot change a value in place'),
     "a method": (
         lambda: made_of(["v"], lambda s, x: {"v": x.float()})(),
         TypeError,

@@ -326,6 +326,15 @@ def test_tracing_a_fused_network_warns_of_nothing(state, at_once, monkeypatch):
     assert torch.equal(traced(x), model(x, start)[0])
 
 
+def test_tracing_a_fused_network_that_pools_warns_of_nothing():
+    net = norse.SequentialState(nn.Conv2d(1, 2, 3), norse.LIFCell(), nn.MaxPool2d(2))
+    snn_lnm.swap(net)
+    model, x = snn_lnm.fuse_time(net.requires_grad_(False)), 20 * random(3, 2, 1, 8, 8).abs()
+    expected = model(x)[0]  # with the pooling of the C++ engine, which is loaded by now
+    traced = torch.jit.trace(lambda x: model(x)[0], x)
+    assert torch.equal(traced(x), expected) and expected.any()
+
+
 @pytest.mark.filterwarnings("ignore:torch.as_tensor results are registered as constants")  # numbers, as they are
 def test_a_traced_step_from_rest_takes_any_batch():
     p = LNMParameters(domain=(-1.5, 1.5))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from snn_lnm.engines import cpp, transformed
 from snn_lnm.engines.op import is_forward_mode
+from snn_lnm.tracing import is_tracing
 
 __all__ = ["max_pool2d"]
 
@@ -69,7 +70,8 @@ def _is_usual(x: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: 
     """Windows of 2 x 2 side by side, a plain dense tensor, and the C++ engine is loaded."""
     sizes = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
     return (
-        all(size in (usual, (usual, usual)) for size, usual in zip(sizes, (2, 2, 0, 1), strict=True))
+        not is_tracing()  # which knows PyTorch's own only, and no sizes
+        and all(size in (usual, (usual, usual)) for size, usual in zip(sizes, (2, 2, 0, 1), strict=True))
         and not switches
         and type(x) is Tensor
         and x.device.type == "cpu"

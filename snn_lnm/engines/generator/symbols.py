@@ -70,6 +70,10 @@ def _unary(operation: str) -> Callable[[Symbol], Symbol]:
     return lambda self: self.graph.make(operation, self)
 
 
+def _in_place(self: Symbol, other: object) -> Symbol:
+    raise TypeError("a step cannot change a value in place: write v = v + x for v += x.")
+
+
 class Symbol:
     """A value of the step that is not known yet: a node of the graph."""
 
@@ -104,6 +108,7 @@ class Symbol:
     __lt__, __le__, __gt__, __ge__ = _binary("lt"), _binary("le"), _binary("gt"), _binary("ge")
     __eq__, __ne__ = cast(Any, (_binary("eq"), _binary("ne")))
     __and__, __or__ = _binary("and"), _binary("or")
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = _in_place
     __neg__, __invert__ = _unary("neg"), _unary("not")
     abs, exp, log, sqrt, tanh, sigmoid, atan, sin, cos = map(_unary, FUNCTIONS)
 
