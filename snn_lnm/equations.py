@@ -243,7 +243,8 @@ def _scan(step: _Step, names: tuple[str, ...], x: Tensor, states: list[Tensor], 
         s_t, h_t, named = step(x_t, named, numbers, {})
         spikes.append(s_t.expand_as(x_t))
         h.append(h_t.expand_as(x_t))
-    return torch.stack(spikes).to(x.dtype), torch.stack(h), [value.expand_as(x[0]) for value in named.values()]
+    last = [value.expand_as(x[0]).clone() for value in named.values()]  # never the start itself, which may be shared
+    return torch.stack(spikes).to(x.dtype), torch.stack(h), last
 
 
 def _with_line(name: str, error: Exception) -> str:

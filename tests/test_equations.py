@@ -165,6 +165,16 @@ def test_a_step_that_starts_elsewhere():
     assert torch.equal(*found)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpp"])
+def test_a_state_that_does_not_change_is_not_the_start_itself(backend):
+    """Zeros are shared by all calls."""
+    kind = neuron_from_equations("Still", ["v", "w"], lambda s, x: {"v": s["v"] + x, "w": s["w"]})
+    for _ in range(2):
+        _, state = kind(backend=backend)(torch.zeros(2, 2, 3))
+        assert not state.w.any()
+        state.w.add_(1)
+
+
 @pytest.mark.parametrize("mechanism", ["subtract", "zero", "none"])
 def test_reset_mechanisms(mechanism):
     x, mem, neuron = torch.rand(15, 1, 1), torch.zeros(1, 1), Leaky(reset_mechanism=mechanism)
