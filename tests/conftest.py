@@ -42,8 +42,6 @@ hypothesis.settings.load_profile("ci")
 @pytest.hookimpl(tryfirst=True)  # before Hypothesis reads it; workers get the options of their controller
 def pytest_configure(config):
     profile = hypothesis.settings.get_current_profile_name()
-    if profile == "ci" and config.option.markexpr == "not slow":
-        os.environ.setdefault("SNN_LNM_CXXFLAGS", "-O1")  # half of the suite's time is the compiler's; the bits are the same
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(rotation.number())
     from snn_lnm.testing import strategies  # not before the profile is loaded: its properties take the one of then

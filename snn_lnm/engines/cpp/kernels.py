@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -52,7 +51,7 @@ def _kernel(law: str, variant: str) -> tuple[str, list[float], int, list[int], i
     And which state is the membrane; whether the way back looks at the input.
     """
     said, code, direction = form.parse(law), source(law, variant), variant.split()[0]
-    flags = [*_FLAGS, _CONTRACTION[direction], *os.environ.get("SNN_LNM_CXXFLAGS", "").split()]
+    flags = [*_FLAGS, _CONTRACTION[direction]]
     name = name_of("kernel", code, *flags, *(HERE.joinpath(loop).read_text() for loop in _LOOPS))
 
     def build(library: Path) -> None:
