@@ -27,6 +27,7 @@ from benchmarks.layer import machine
 from snn_lnm import LNM
 from snn_lnm.engines import Backend
 from snn_lnm.engines import triton as engine
+from snn_lnm.engines.op import ENGINES
 
 STEPS, CALLS = 16, 20
 Call = Callable[[], object]
@@ -62,7 +63,8 @@ def idle_gpu() -> Generator[None]:
     import triton
 
     triton.runtime.driver.set_active(cast(Any, IdleDriver()))
-    with mock.patch.object(engine, "obstacle", lambda device, needs_arctangent: None):
+    willing = engine.ENGINE._replace(obstacle=lambda device, functions: None)
+    with mock.patch.dict(ENGINES, triton=willing):
         yield
 
 
