@@ -107,6 +107,8 @@ class EquationNeuron(nn.Module):
 
     equations: ClassVar[Equations]
     defaults: ClassVar[dict[str, float]]
+    names: ClassVar[tuple[str, ...]]
+    """Of its numbers, the threshold first."""
     init_values: ClassVar[dict[str, float]]
     State: ClassVar[Any]
     threshold: Tensor
@@ -127,8 +129,8 @@ class EquationNeuron(nn.Module):
     ) -> None:
         super().__init__()
         said, known = self.equations, {*self.defaults}
-        names = [learn] if isinstance(learn, str) else learn
-        learned = known if names is True else set[str]() if names is False else {*names}
+        asked = [learn] if isinstance(learn, str) else learn
+        learned = known if asked is True else set[str]() if asked is False else {*asked}
         for given in (set(numbers), learned):
             if unknown := sorted(given - known):
                 raise TypeError(f"{said.name} has no number {', '.join(unknown)}: it has {', '.join(sorted(known))}.")
@@ -143,7 +145,7 @@ class EquationNeuron(nn.Module):
         self.backend: engines.Backend = backend
         self.memory = memory
         self._options = (spike, reset_mechanism, detach_reset, smooth)
-        self._neuron = _neuron_of(_Step(said, *self._options), ("threshold", *self.defaults))
+        self._neuron = _neuron_of(_Step(said, *self._options), self.names)
         for name, start in {"threshold": threshold, **self.defaults, **numbers}.items():
             value = number(name, start)
             if learn_threshold if name == "threshold" else name in learned:
@@ -156,7 +158,7 @@ class EquationNeuron(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._neuron = _neuron_of(_Step(self.equations, *self._options), ("threshold", *self.defaults))
+        self._neuron = _neuron_of(_Step(self.equations, *self._options), self.names)
 
     def forward(self, x: Tensor, state: Any = None, *, return_membrane: bool = False) -> Any:
         """Run over a sequence `[T, B, ...]`.
@@ -176,8 +178,7 @@ class EquationNeuron(nn.Module):
     def _run(self, x: Tensor, state: Any, return_membrane: bool, single_step: bool) -> Any:
         check_input(x)
         step = sizes(x) if single_step else sizes(x)[1:]
-        names = ("threshold", *self.defaults)
-        numbers = [align(name, as_parameter(name, getattr(self, name), x), step) for name in names]
+        numbers = [align(name, as_parameter(name, getattr(self, name), x), step) for name in self.names]
         states = self._states(x, state, step)
         if not single_step and x.shape[0] == 0:
             spikes, h, last = x.clone(), x.to(STATE_DTYPE[x.dtype], copy=True), [value.clone() for value in states]
@@ -203,7 +204,7 @@ class EquationNeuron(nn.Module):
 
     def extra_repr(self) -> str:
         learned = [name for name, _ in self.named_parameters()]
-        numbers = ", ".join(f"{name}={tuple(getattr(self, name).shape)}" for name in ("threshold", *self.defaults))
+        numbers = ", ".join(f"{name}={tuple(getattr(self, name).shape)}" for name in self.names)
         return f"states={[*self.equations.states]}, {numbers}, learned={learned}, backend={self.backend!r}"
 
 
@@ -332,5 +333,11 @@ def neuron_from_equations(
     module = sys._getframe(1).f_globals.get("__name__", "__main__")  # pyright: ignore[reportPrivateUsage] - as namedtuple does, for pickles
     state_type: Any = NamedTuple("State", [(state, Tensor) for state in states])  # pyright: ignore - its fields are known at run time only
     state_type.__module__, state_type.__qualname__ = module, f"{name}.State"
-    members = {"equations": said, "defaults": defaults, "init_values": starts, "State": state_type}
+    members = {
+        "equations": said,
+        "defaults": defaults,
+        "names": ("threshold", *defaults),
+        "init_values": starts,
+        "State": state_type,
+    }
     return cast("type[EquationNeuron]", type(name, (EquationNeuron,), {**members, "__module__": module}))

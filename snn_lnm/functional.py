@@ -156,7 +156,7 @@ def _run(
     engines.check_backend(backend)
     given = state if type(state) is State else _NOTHING
     values, steps, key = (x, *given, *parameters), 0, None
-    if remembers and (state is None or given is state) and _are_plain(values):
+    if remembers and _are_plain(values) and (state is None or given is state):
         if not x.is_contiguous():
             source, steps = calls.one_step(x, single_step)
             values = (source, *values[1:])

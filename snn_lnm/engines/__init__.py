@@ -61,7 +61,10 @@ def _obstacle(backend: str, device: torch.device, neuron: Neuron) -> str | None:
 
 
 def _preferred(device: torch.device) -> str:
-    return next((engine.name for engine in ENGINES.values() if engine.device == device.type), "reference")
+    for engine in ENGINES.values():
+        if engine.device == device.type:
+            return engine.name
+    return "reference"
 
 
 def _cannot_be_traced() -> str | None:

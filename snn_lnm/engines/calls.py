@@ -127,10 +127,10 @@ def call(prepared: Prepared, x: Tensor, states: list[Tensor], numbers: list[Tens
     operator, views, same = prepared
     if views is not None:
         numbers = [*map(_viewed, numbers, views)]
-    spikes, h, *last = operator(x, states, numbers)
-    if same >= 0:
-        last[same] = h
-    return spikes, h, last
+    outputs = operator(x, states, numbers)
+    h = outputs[1]
+    last = [h if k == same else value for k, value in enumerate(outputs[2:])]
+    return outputs[0], h, last
 
 
 def run(
